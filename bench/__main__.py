@@ -1,0 +1,7 @@
+"""`python -m lyra.bench` is `lyra-bench`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

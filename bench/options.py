@@ -1,0 +1,131 @@
+"""What `lyra-bench` can be told, on the command line or in a YAML file."""
+
+import dataclasses
+import io
+import re
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+import yaml
+
+from ..engine.errors import InputError
+from ..engine.files import cause, read_bytes
+
+RESOLUTIONS = {"720p": (1280, 720), "1080p": (1920, 1080), "1440p": (2560, 1440), "4k": (3840, 2160)}
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Render scenes and report what every stage and the whole frame cost."""
+
+    res: str = "1080p"
+    """720p, 1080p, 1440p, 4k or WIDTHxHEIGHT."""
+    scene: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A scene file or folder, procedural, or procedural:N (300k, 1e6). Repeatable. Default: procedural."""
+    backend: Literal["auto", "triton", "cpu", "reference"] = "auto"
+    """triton on an NVIDIA GPU, cpu (Numba), reference (plain torch, slow); auto takes the fastest that works here."""
+    frames: int = 60
+    """Measured frames along the path, or measured frames of every camera of --cameras."""
+    warmup: int = 5
+    """Frames rendered first and not measured, after one more that compiles."""
+    path: Literal["orbit", "dolly", "walk"] = "orbit"
+    """How the camera moves."""
+    cameras: Path | None = None
+    """Camera list (JSON, see docs/conventions.md) instead of a path; --res rescales its intrinsics."""
+    json: str | None = None
+    """Write the results as JSON to a file, or to stdout with -."""
+    image: Path | None = None
+    """Write the first frame as PNG."""
+    dump: Path | None = None
+    """Write the float frames as NPZ: rgb_i, alpha_i, depth_i for camera i."""
+    config: Path | None = None
+    """YAML file whose keys are these options; the command line overrides it."""
+
+
+def parse(arguments: list[str]) -> BenchOptions:
+    """Options from a command line; the defaults are those of the file that --config names, where it is given.
+
+    Raises:
+        InputError: the command line is not understood, the file cannot be read or holds something that is no option,
+            or a number is out of range.
+        SystemExit: with code 0, after printing the help that was asked for.
+    """
+    path = _config_path(arguments)
+    default = BenchOptions() if path is None else _from_yaml(path)
+    options = _cli(arguments, default, "lyra-bench")
+    if options.frames < 1:
+        raise InputError(f"--frames {options.frames} is out of range: give 1 or more")
+    if options.warmup < 0:
+        raise InputError(f"--warmup {options.warmup} is out of range: give 0 or more")
+    return options
+
+
+def resolution(text: str) -> tuple[int, int]:
+    """Width and height in pixels of `--res`; whether a camera can have them is the camera's own check.
+
+    Raises:
+        InputError: neither a name nor WIDTHxHEIGHT.
+    """
+    if text.lower() in RESOLUTIONS:
+        return RESOLUTIONS[text.lower()]
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and len(text) < 20):
+        raise InputError(f"--res {text!r} is no resolution: give {', '.join(RESOLUTIONS)} or WIDTHxHEIGHT")
+    return int(width), int(height)
+
+
+def _config_path(arguments: list[str]) -> Path | None:
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            return Path(argument.removeprefix("--config="))
+        if argument == "--config" and i + 1 < len(arguments):
+            return Path(arguments[i + 1])
+    return None
+
+
+def _cli(arguments: list[str], default: BenchOptions, prog: str) -> BenchOptions:
+    """tyro's parser, its boxed complaint made one line."""
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(BenchOptions, args=arguments, default=default, prog=prog)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise InputError(f"{_first_paragraph(complaint.getvalue()) or 'wrong usage'}; see lyra-bench --help") from None
+
+
+def _first_paragraph(boxed: str) -> str:
+    """What a box drawn by tyro says between its title and the next rule, whether in Unicode or in ASCII."""
+    said: list[str] = []
+    for text in re.sub(r"\x1b\[[0-9;]*m", "", boxed).splitlines()[1:]:
+        if text.strip("│╭╮╰╯─- "):
+            said.append(text.strip("│ "))
+        elif said:
+            break
+    return " ".join(said)
+
+
+def _from_yaml(path: Path) -> BenchOptions:
+    try:
+        values = yaml.safe_load(read_bytes(path))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({cause(error)}), give lines such as `frames: 60`") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds no options, give lines such as `frames: 60`")
+    names = [field.name for field in dataclasses.fields(BenchOptions) if field.name != "config"]
+    for name in values:
+        if name not in names:
+            raise InputError(f"{path}: {name!r} is no option, give some of {', '.join(names)}")
+    # Through the command line's own parser, so that a value of the wrong type is told the same way.
+    arguments = []
+    for name, value in values.items():
+        for item in value if isinstance(value, list) else [value]:
+            arguments += [f"--{name}", str(item)]
+    try:
+        return _cli(arguments, BenchOptions(), "lyra-bench")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -1,0 +1,72 @@
+"""Files at the border of the engine: sized, read and replaced, every error of the system told in one line."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import InputError
+
+
+def cause(error: BaseException) -> str:
+    """The reason that an exception gives, on one line and at most 200 characters."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"no {text}"
+    return " ".join(str(text).split())[:200]
+
+
+def file_size(path: Path) -> int:
+    """Bytes in a regular file.
+
+    Raises:
+        InputError: missing, out of reach, a folder, a pipe or a device, or empty.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file, check the path") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {cause(error)}, give a file that can be read") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: not a regular file, give a scene file")
+    if status.st_size == 0:
+        raise InputError(f"{path}: the file is empty, fetch or export it again")
+    return status.st_size
+
+
+def read_bytes(path: Path, limit: int | None = None) -> bytes:
+    """The whole file, or its first `limit` bytes.
+
+    Raises:
+        InputError: as `file_size`, or no permission to read.
+    """
+    file_size(path)
+    try:
+        with path.open("rb") as stream:
+            return stream.read() if limit is None else stream.read(limit)
+    except OSError as error:
+        raise InputError(f"{path}: {cause(error)}, give a file that can be read") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose bytes become `path` when the block ends well; on any error `path` stays as it was.
+
+    The bytes go to a hidden file in the same folder, which then takes the place of `path` in one step.
+
+    Raises:
+        InputError: the folder is missing or may not be written, `path` is a folder, or the disk is full.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with scratch.open("wb") as stream:
+                yield stream
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: {cause(error)}, give a name in a folder that can be written") from error

@@ -1,0 +1,85 @@
+"""A scene of 3D Gaussians held as five tensors, and the checks that it passes on its way in."""
+
+import dataclasses
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+SH_COUNTS = (1, 4, 9, 16)  # coefficients per channel of degree 0, 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """n Gaussians, in world units, all tensors of one float type on one device.
+
+    Shapes are checked on construction; values are not (see `drop_invalid`).
+
+    Raises:
+        InputError: a shape, the number of SH coefficients, a type or a device does not fit.
+    """
+
+    means: Tensor  # [n, 3] centres
+    quats: Tensor  # [n, 4] rotations, wxyz, normalised on use
+    scales: Tensor  # [n, 3] standard deviations along the rotated axes, linear
+    opacities: Tensor  # [n] in 0..1 (above 1 only on inner nodes of a level-of-detail tree)
+    sh: Tensor  # [n, k, 3] spherical harmonics, k in 1, 4, 9, 16, basis signs of 3DGS
+
+    def __post_init__(self) -> None:
+        n = len(self.means) if self.means.dim() else 0
+        shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,)}
+        for name, shape in shapes.items():
+            if tuple(getattr(self, name).shape) != shape:
+                raise InputError(f"{name} has shape {list(getattr(self, name).shape)}, expected {list(shape)}")
+        if self.sh.dim() != 3 or self.sh.shape[0] != n or self.sh.shape[1] not in SH_COUNTS or self.sh.shape[2] != 3:
+            raise InputError(f"sh has shape {list(self.sh.shape)}, expected [{n}, k, 3] with k in {SH_COUNTS}")
+        for field in dataclasses.fields(self):
+            tensor = getattr(self, field.name)
+            if not tensor.is_floating_point() or tensor.dtype != self.means.dtype:
+                raise InputError(f"{field.name} is {tensor.dtype}, expected one float type, {self.means.dtype}")
+            if tensor.device != self.means.device:
+                raise InputError(f"{field.name} is on {tensor.device}, expected one device, {self.means.device}")
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    @property
+    def sh_degree(self) -> int:
+        """0 to 3."""
+        return SH_COUNTS.index(self.sh.shape[1])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The five tensors by name, in the order of the fields."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Gaussians":
+        """The same scene on another device or in another float type."""
+        return Gaussians(**{name: tensor.to(device=device, dtype=dtype) for name, tensor in self.tensors().items()})
+
+    def select(self, index: Tensor | slice) -> "Gaussians":
+        """The splats that a boolean mask, an index tensor or a slice names."""
+        return Gaussians(**{name: tensor[index] for name, tensor in self.tensors().items()})
+
+
+def drop_invalid(gaussians: Gaussians) -> Gaussians:
+    """Without the splats that hold a NaN or an infinity, a negative scale or opacity, or a zero quaternion.
+
+    Warns with their number when there are any; the rest is returned unchanged.
+
+    Raises:
+        InputError: nothing is left.
+    """
+    valid = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
+    for tensor in gaussians.tensors().values():
+        valid &= torch.isfinite(tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]).all(dim=1)
+    valid &= (gaussians.scales >= 0).all(dim=1) & (gaussians.opacities >= 0) & (gaussians.quats != 0).any(dim=1)
+    dropped = len(gaussians) - int(valid.sum())
+    if dropped == len(gaussians):
+        raise InputError(f"no valid splats among {len(gaussians)}: the scene is empty, give one with finite values")
+    if dropped:
+        warnings.warn(f"dropped {dropped} of {len(gaussians)} splats: NaN, Inf or out of range", stacklevel=2)
+        return gaussians.select(valid)
+    return gaussians

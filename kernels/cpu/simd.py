@@ -1,0 +1,212 @@
+"""Eight floats at a time in Numba code: a vector type, its arithmetic, and loads and stores on flat float32 arrays.
+
+LLVM's loop vectoriser gives up on the blend loop (short rows, five accumulators in one buffer), so the loop names its
+vectors itself. `Vec8` values exist inside compiled functions only; LLVM maps them to AVX, or to pairs of NEON or SSE
+registers. Scalars are broadcast by `splat`, never silently.
+"""
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+from .compiled import compiled
+
+LANES = 8
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_WORDS = ir.VectorType(ir.IntType(32), LANES)
+_FLAGS = ("contract", "nsz", "arcp")  # fused multiply-add; infinities and NaN keep their meaning
+
+
+class Vec8Type(types.Type):
+    """Eight float32."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Vec8")
+
+
+class Mask8Type(types.Type):
+    """Eight truth values."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Mask8")
+
+
+vec8, mask8 = Vec8Type(), Mask8Type()
+
+
+@register_model(Vec8Type)
+class _Vec8Model(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type) -> None:
+        super().__init__(dmm, fe_type, _FLOATS)
+
+
+@register_model(Mask8Type)
+class _Mask8Model(models.PrimitiveModel):
+    def __init__(self, dmm, fe_type) -> None:
+        super().__init__(dmm, fe_type, ir.VectorType(ir.IntType(1), LANES))
+
+
+def _binary(operation, emit, result, operand=vec8) -> None:
+    """Give `operation` on two vectors the instruction that `emit(builder, a, b)` builds."""
+
+    @intrinsic
+    def instruction(typingctx, a, b):
+        return result(operand, operand), lambda context, builder, signature, args: emit(builder, *args)
+
+    @overload(operation)
+    def implementation(a, b):
+        if a is operand and b is operand:
+            return lambda a, b: instruction(a, b)
+
+
+_binary(operator.add, lambda builder, a, b: builder.fadd(a, b, flags=_FLAGS), vec8)
+_binary(operator.sub, lambda builder, a, b: builder.fsub(a, b, flags=_FLAGS), vec8)
+_binary(operator.mul, lambda builder, a, b: builder.fmul(a, b, flags=_FLAGS), vec8)
+_binary(operator.truediv, lambda builder, a, b: builder.fdiv(a, b, flags=_FLAGS), vec8)
+_binary(min, lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b), vec8)
+_binary(max, lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b), vec8)
+_binary(operator.gt, lambda builder, a, b: builder.fcmp_ordered(">", a, b), mask8)
+_binary(operator.ge, lambda builder, a, b: builder.fcmp_ordered(">=", a, b), mask8)
+_binary(operator.and_, lambda builder, a, b: builder.and_(a, b), mask8, mask8)
+
+
+def _address(context, builder, array_type, array, index):
+    base = cgutils.create_struct_proxy(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(base, [index]), _FLOATS.as_pointer())
+
+
+@intrinsic
+def load(typingctx, array, index):
+    """Eight neighbours of a flat float32 array from `index`; no bounds check."""
+
+    def emit(context, builder, signature, args):
+        return builder.load(_address(context, builder, signature.args[0], *args), align=4)
+
+    return vec8(array, types.intp), emit
+
+
+@intrinsic
+def gather(typingctx, array, index, stride):
+    """Eight elements of a flat float32 array, `stride` apart, from `index`; no bounds check."""
+
+    def emit(context, builder, signature, args):
+        base = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        vector, index = ir.Constant(_FLOATS, ir.Undefined), args[1]
+        for lane in range(LANES):
+            vector = builder.insert_element(vector, builder.load(builder.gep(base, [index])), ir.IntType(32)(lane))
+            index = builder.add(index, args[2])
+        return vector
+
+    return vec8(array, types.intp, types.intp), emit
+
+
+@intrinsic
+def store(typingctx, array, index, value):
+    """Write eight neighbours of a flat float32 array from `index`; no bounds check."""
+
+    def emit(context, builder, signature, args):
+        builder.store(args[2], _address(context, builder, signature.args[0], args[0], args[1]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vec8), emit
+
+
+@intrinsic
+def splat(typingctx, value):
+    """One float32 in all lanes."""
+
+    def emit(context, builder, signature, args):
+        one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), args[0], ir.Constant(ir.IntType(32), 0))
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), lanes)
+
+    return vec8(types.float32), emit
+
+
+@intrinsic
+def ramp(typingctx):
+    """0, 1, ... 7."""
+    values = np.arange(LANES, dtype=np.float32).tolist()
+    return vec8(), lambda context, builder, signature, args: ir.Constant(_FLOATS, values)
+
+
+@intrinsic
+def where(typingctx, mask, a, b):
+    """Lanes of `a` where the mask holds, of `b` elsewhere."""
+    return vec8(mask8, vec8, vec8), lambda context, builder, signature, args: builder.select(*args)
+
+
+@intrinsic
+def bits(typingctx, mask):
+    """The mask as an integer, lane 0 lowest."""
+
+    def emit(context, builder, signature, args):
+        return builder.zext(builder.bitcast(args[0], ir.IntType(LANES)), ir.IntType(64))
+
+    return types.int64(mask8), emit
+
+
+@intrinsic
+def sqrt(typingctx, value):
+    """Square root of each lane."""
+
+    def emit(context, builder, signature, args):
+        name = f"llvm.sqrt.v{LANES}f32"  # llvmlite cannot spell the vector's name itself
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_FLOATS, [_FLOATS]), name)
+        return builder.call(function, args)
+
+    return vec8(vec8), emit
+
+
+@intrinsic
+def exponent(typingctx, value):
+    """floor(log2) of each lane, as floats; positive normal numbers only."""
+
+    def emit(context, builder, signature, args):
+        words = builder.lshr(builder.bitcast(args[0], _WORDS), _WORDS([23] * LANES))
+        return builder.sitofp(builder.sub(words, _WORDS([127] * LANES)), _FLOATS)
+
+    return vec8(vec8), emit
+
+
+@intrinsic
+def mantissa(typingctx, value):
+    """Each lane divided by two to its exponent: 1 or more, below 2; positive normal numbers only."""
+
+    def emit(context, builder, signature, args):
+        words = builder.and_(builder.bitcast(args[0], _WORDS), _WORDS([0x007FFFFF] * LANES))
+        return builder.bitcast(builder.or_(words, _WORDS([0x3F800000] * LANES)), _FLOATS)
+
+    return vec8(vec8), emit
+
+
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Ask for the cache line of one element, to be read soon; no bounds check, never faults."""
+
+    def emit(context, builder, signature, args):
+        i32 = ir.IntType(32)
+        pointer = builder.bitcast(_address(context, builder, signature.args[0], *args), ir.IntType(8).as_pointer())
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, i32, i32, i32])
+        )
+        builder.call(function, [pointer, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), emit
+
+
+@compiled(inline=True)
+def least(a, b):
+    """The smaller of two scalars in one instruction; Numba's own `min` also orders NaN, and branches."""
+    return a if a < b else b
+
+
+@compiled(inline=True)
+def most(a, b):
+    """The larger of two scalars in one instruction."""
+    return a if a > b else b

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from lyra.bench.calibration import splat_pixels_per_second
+from lyra.bench.clock import FRAME, Clock
+from lyra.bench.machine import describe, line, peak_memory
+from lyra.bench.measure import Measurement
+from lyra.kernels.rasterize import STAGES
+
+
+def test_clock_keeps_every_span_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 1.0, 1.5, 2.0, 10.0, 11.0, 14.0, 20.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    clock = Clock(torch.device("cpu"))
+    for _ in range(2):
+        with clock.span(FRAME), clock.span("blend"):
+            pass
+    times = clock.milliseconds()
+    np.testing.assert_allclose(times["blend"], [500, 3000])
+    np.testing.assert_allclose(times[FRAME], [2000, 10000])
+
+
+def test_figures_follow_from_the_frames() -> None:
+    frames = np.arange(1.0, 101.0)
+    m = Measurement("s", "cpu", 7, 0, 3, 2, 1, {**dict.fromkeys(STAGES, frames / 4), FRAME: frames}, 5, 6, 1000, 9)
+    assert m.percentiles(FRAME) == pytest.approx({"p50": 50.5, "p95": 95.05, "p99": 99.01})
+    assert m.fps == pytest.approx(1000 / 50.5)
+    assert m.splat_pixels_per_second == pytest.approx(1000 / (50.5e-3 / 4))
+    assert m.to_json()["milliseconds"]["bin"]["p50"] == pytest.approx(50.5 / 4)  # type: ignore[index]
+
+
+def test_machine_line_holds_what_a_figure_needs() -> None:
+    about = describe()
+    said = line(about)
+    assert str(about["torch"]) in said
+    assert str(about["commit"]) in said
+    assert about["cores"] >= 1  # type: ignore[operator]
+
+
+def test_peak_memory_is_that_of_this_process() -> None:
+    held = np.ones(40_000_000 // 8)
+    before = peak_memory(torch.device("cpu"))
+    more = np.ones(400_000_000 // 8)
+    assert peak_memory(torch.device("cpu")) - before > 200_000_000
+    assert len(held) < len(more)
+
+
+def test_calibration_gives_a_steady_rate() -> None:
+    rates = [splat_pixels_per_second(repeats=3) for _ in range(3)]
+    assert min(rates) > 1e6
+    assert max(rates) < 20 * min(rates)

@@ -1,0 +1,33 @@
+"""For all tests: what the machine has, where real scenes are, and Triton's interpreter where there is no GPU."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+HAS_GPU = torch.cuda.is_available()
+
+# Triton reads this when a kernel is defined, so it is set before any module of lyra.kernels is imported. With a GPU
+# the same tests run on the device.
+if not HAS_GPU:
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    if HAS_GPU:
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA GPU is visible to torch"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real scenes and golden frames, which the repository does not ship."""
+    folder = Path(os.environ.get("LYRA_SHARED") or ROOT.parent / "shared")
+    if not (folder / "scenes").is_dir():
+        pytest.skip(f"no real scenes: {folder}/scenes is absent, set LYRA_SHARED")
+    return folder
