@@ -135,5 +135,6 @@ def bin_splats(records: Tensor, order: Tensor, width: int, height: int) -> tuple
     ids = torch.empty(pairs, dtype=torch.int32, device=device)
     emit_kernel[grid](records, order, ends, tile_ids, ids, visible, columns, rows, BLOCK=BLOCK, num_warps=1)
     tile_ids, ids = tile_order(tile_ids, ids)
-    starts_kernel[(triton.cdiv(pairs + 1, 128),)](tile_ids, starts, pairs, tiles, BLOCK=128)
+    grid = (triton.cdiv(pairs + 1, BLOCK),)
+    starts_kernel[grid](tile_ids, starts, pairs, tiles, BLOCK=BLOCK, num_warps=1)
     return ids, starts

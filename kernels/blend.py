@@ -48,12 +48,13 @@ def blend_kernel(
     transmittance = (zero + 1.0,) * STEPS
     red, green, blue, depth, alpha = (zero,) * STEPS, (zero,) * STEPS, (zero,) * STEPS, (zero,) * STEPS, (zero,) * STEPS
     begin, end = tl.load(starts + tile), tl.load(starts + tile + 1)
+    first = tl.load(ids + begin, mask=begin < end, other=0)  # pads the last few: its record is there to read
     k = begin
     goes_on = True
     while goes_on & (k < end):
         for j in tl.static_range(UNROLL):
             listed = k + j < end
-            i = tl.load(ids + k + j, mask=listed, other=0).to(tl.int64)
+            i = tl.load(ids + k + j, mask=listed, other=first).to(tl.int64)
             record = records + tl.multiple_of(i * RECORD, 4)
             mean_x, mean_y, l0, l1 = _load_four(record)
             l2, log2_opacity, r, g = _load_four(record + 4)

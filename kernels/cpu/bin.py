@@ -12,6 +12,7 @@ from numba import get_num_threads, prange
 
 from .. import constants as c
 from .compiled import compiled
+from .record import read_record
 from .simd import least, most, prefetch
 
 f32 = np.float32
@@ -20,17 +21,16 @@ TILE_WIDTH, TILE_HEIGHT = 64, 16  # pixels
 _ZERO, _HALF, _ONE = f32(0), f32(0.5), f32(1)
 _SLACK = f32(0.01)  # pixels, so that rounding never drops a pixel that the blend would keep
 _LOG2_ALPHA_MIN = f32(c.LOG2_ALPHA_MIN)
-_MEAN_X, _MEAN_Y, _EXTENT_X, _EXTENT_Y = c.MEAN_X, c.MEAN_Y, c.EXTENT_X, c.EXTENT_Y
-_L0, _L1, _LOG2_OPACITY = c.L0, c.L1, c.LOG2_OPACITY
 _BLOCKS_A_THREAD = 4
 _AHEAD = 12  # splats whose records are fetched early: the depth order jumps about in them
 
 
-@compiled(inline=True)
-def _box(record, columns, rows):
+@compiled()
+def _box(records, i, columns, rows):
     """First and last row, first and last column of the tiles that the ellipse's box reaches; last < first if none."""
-    x, y = record[_MEAN_X] - _HALF, record[_MEAN_Y] - _HALF  # in the grid of pixel centres
-    extent_x, extent_y = record[_EXTENT_X] + _SLACK, record[_EXTENT_Y] + _SLACK
+    mean, _, _, _, _, extent = read_record(records, i)
+    x, y = mean[0] - _HALF, mean[1] - _HALF  # in the grid of pixel centres
+    extent_x, extent_y = extent[0] + _SLACK, extent[1] + _SLACK
     left = np.int64(most(np.ceil(x - extent_x), _ZERO))
     right = np.int64(most(least(np.floor(x + extent_x), f32(columns * TILE_WIDTH - 1)), -_ONE))
     top = np.int64(most(np.ceil(y - extent_y), _ZERO))
@@ -41,16 +41,17 @@ def _box(record, columns, rows):
 
 
 @compiled()
-def _spans(record, first_row, last_row, columns, spans_out):
+def _spans(records, i, first_row, last_row, columns, spans_out):
     """First and last column of tiles that the ellipse reaches, for each row of tiles of its box.
 
     The edge x(dy) of an ellipse is concave in dy, so its extreme within a band lies at the dy of the global extreme,
     clamped to the band.
     """
-    x, y = record[_MEAN_X] - _HALF, record[_MEAN_Y] - _HALF
-    extent_x, extent_y = record[_EXTENT_X] + _SLACK, record[_EXTENT_Y] + _SLACK
-    slope = -record[_L1] / record[_L0]  # of the line through the middles of the ellipse's rows
-    half_width = math.sqrt(most(record[_LOG2_OPACITY] - _LOG2_ALPHA_MIN, _ZERO)) / record[_L0]  # of the middle row
+    mean, (l0, l1, _), log2_opacity, _, _, extent = read_record(records, i)
+    x, y = mean[0] - _HALF, mean[1] - _HALF
+    extent_x, extent_y = extent[0] + _SLACK, extent[1] + _SLACK
+    slope = -l1 / l0  # of the line through the middles of the ellipse's rows
+    half_width = math.sqrt(most(log2_opacity - _LOG2_ALPHA_MIN, _ZERO)) / l0  # of the middle row
     tip = slope * extent_y * extent_y / extent_x  # dy of the rightmost point
     inverse, last = _ONE / extent_y, f32(columns * TILE_WIDTH - 1)
     for row in range(first_row, last_row + 1):
@@ -68,18 +69,18 @@ def _spans(record, first_row, last_row, columns, spans_out):
 
 @compiled(parallel=True)
 def _count(records, order, columns, rows, boxes_out, counts_out):
-    blocks, flat = len(counts_out), records.reshape(-1)
+    blocks = len(counts_out)
     for block in prange(blocks):
         counts = counts_out[block]
         counts[:] = 0
         spans = np.empty((rows, 2), dtype=np.int64)
         for k in range(block * len(order) // blocks, (block + 1) * len(order) // blocks):
-            prefetch(flat, np.int64(order[min(k + _AHEAD, len(order) - 1)]) * c.RECORD)
-            record = records[order[k]]
-            top, bottom, left, right = _box(record, columns, rows)
+            prefetch(records, np.int64(order[min(k + _AHEAD, len(order) - 1)]) * c.RECORD)
+            i = np.int64(order[k])
+            top, bottom, left, right = _box(records, i, columns, rows)
             boxes_out[k, 0], boxes_out[k, 1], boxes_out[k, 2], boxes_out[k, 3] = top, bottom, left, right
             if top < bottom and left < right:
-                _spans(record, top, bottom, columns, spans)
+                _spans(records, i, top, bottom, columns, spans)
                 for row in range(top, bottom + 1):
                     for tile in range(row * columns + spans[row, 0], row * columns + spans[row, 1] + 1):
                         counts[tile] += 1
@@ -98,7 +99,7 @@ def _fill(records, order, columns, rows, boxes, places, ids_out):
         for k in range(block * len(order) // blocks, (block + 1) * len(order) // blocks):
             top, bottom, left, right = boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3]
             if top < bottom and left < right:
-                _spans(records[order[k]], top, bottom, columns, spans)
+                _spans(records, np.int64(order[k]), top, bottom, columns, spans)
                 for row in range(top, bottom + 1):
                     for tile in range(row * columns + spans[row, 0], row * columns + spans[row, 1] + 1):
                         ids_out[place[tile]] = order[k]
@@ -120,10 +121,11 @@ def bin_splats(records: np.ndarray, order: np.ndarray, width: int, height: int) 
     columns, rows = -(-width // TILE_WIDTH), -(-height // TILE_HEIGHT)
     counts = np.empty((get_num_threads() * _BLOCKS_A_THREAD, columns * rows), dtype=np.int64)
     boxes = np.empty((len(order), 4), dtype=np.int16)
-    _count(records, order, columns, rows, boxes, counts)
+    flat = records.reshape(-1)
+    _count(flat, order, columns, rows, boxes, counts)
     totals = counts.sum(axis=0)
     starts = np.concatenate([[0], np.cumsum(totals)])
     places = np.cumsum(counts, axis=0) - counts + starts[:-1]
     ids = np.empty(int(starts[-1]), dtype=np.uint32)
-    _fill(records, order, columns, rows, boxes, places, ids)
+    _fill(flat, order, columns, rows, boxes, places, ids)
     return ids, starts

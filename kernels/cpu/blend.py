@@ -12,13 +12,17 @@ from numba import get_num_threads, prange
 from .. import constants as c
 from .bin import TILE_HEIGHT, TILE_WIDTH
 from .compiled import compiled
-from .simd import LANES, bits, least, load, most, prefetch, ramp, splat, sqrt, store, where
+from .record import read_record
+from .simd import LANES, bits, element, least, load, most, prefetch, ramp, splat, sqrt, store, where
 
 f32 = np.float32
 _GROUPS = TILE_WIDTH // LANES  # across a tile: as many as a vector has lanes
 _LANES_LOG2 = 3
 _PLANES = 6
 _STRIDE = _PLANES * LANES  # floats a group of pixels
+# Scratch of a splat: a power and a shift of u for each row, the first and last row for each column of groups.
+_POWERS, _SHIFTS, _TOPS, _BOTTOMS = 0, TILE_HEIGHT, 2 * TILE_HEIGHT, 2 * TILE_HEIGHT + LANES
+_SCRATCH = 2 * TILE_HEIGHT + 2 * LANES
 _CHECK = 16  # splats between two looks whether every pixel has stopped
 _AHEAD = 4  # splats whose records are fetched early
 _ITEMS_A_THREAD = 16
@@ -29,19 +33,17 @@ _E0, _E1, _E2, _E3, _E4 = (f32(value) for value in _FIT.convert(kind=np.polynomi
 
 _ZERO, _HALF, _ONE, _SLACK, _TINY = f32(0), f32(0.5), f32(1), f32(0.01), f32(1e-12)
 _ALPHA_MAX, _LOG2_ALPHA_MIN, _STOP = f32(c.ALPHA_MAX), f32(c.LOG2_ALPHA_MIN), f32(c.STOP)
-_MEAN_X, _MEAN_Y, _L0, _L1, _L2, _LOG2_OPACITY = c.MEAN_X, c.MEAN_Y, c.L0, c.L1, c.L2, c.LOG2_OPACITY
-_RED, _GREEN, _BLUE, _DEPTH, _EXTENT_X, _EXTENT_Y = c.RED, c.GREEN, c.BLUE, c.DEPTH, c.EXTENT_X, c.EXTENT_Y
 
 
 @compiled(inline=True)
-def _blend_column(planes, at, rows, us, powers, shifts, row, red, green, blue, depth):
-    """One splat over `rows` rows of one column of groups, from `row`; the exponent is powers - (us + shifts)^2."""
+def _blend_column(planes, at, rows, us, scratch, row, red, green, blue, depth):
+    """One splat over `rows` rows of one column of groups, from `row`; the exponent is power - (u + shift)^2."""
     zero = splat(_ZERO)
     reds, greens, blues, depths = splat(red), splat(green), splat(blue), splat(depth)
     for step in range(rows):
         i = at + step * _STRIDE
-        u = us + splat(shifts[row + step])
-        p = splat(powers[row + step]) - u * u
+        u = us + splat(element(scratch, _SHIFTS + row + step))
+        p = splat(element(scratch, _POWERS + row + step)) - u * u
         e = splat(_E0) + p * (splat(_E1) + p * (splat(_E2) + p * (splat(_E3) + p * splat(_E4))))
         e = e * e
         e = e * e
@@ -63,67 +65,62 @@ def _blend_column(planes, at, rows, us, powers, shifts, row, red, green, blue, d
 
 
 @compiled(inline=True)
-def _row_range(record, x, y, tops_out, bottoms_out):
+def _row_range(records, i, x, y, scratch_out):
     """Between which y the ellipse lies within each of the tile's eight columns of groups, in rows of the tile.
 
     The edge y(dx) of an ellipse is concave in dx, so its extreme within a column lies at the dx of the global extreme,
     clamped to the column.
     """
-    extent_x, extent_y, tilt = record[_EXTENT_X], record[_EXTENT_Y], -record[_L1] / record[_L0]
+    _, (l0, l1, _), log2_opacity, _, _, (extent_x, extent_y) = read_record(records, i)
+    tilt = -l1 / l0
     ratio = extent_y / extent_x
     slope = splat(tilt * ratio * ratio)  # of the line through the middles of the ellipse's columns
     tip = splat(tilt * extent_y)  # dx of the lowest point
-    height = splat(math.sqrt(most(record[_LOG2_OPACITY] - _LOG2_ALPHA_MIN, _ZERO)) / record[_L0] * ratio)
+    height = splat(math.sqrt(most(log2_opacity - _LOG2_ALPHA_MIN, _ZERO)) / l0 * ratio)
     inverse, zero, one = splat(_ONE / extent_x), splat(_ZERO), splat(_ONE)
     left = max(ramp() * splat(f32(LANES)) - splat(x), splat(-extent_x))
     right = min(ramp() * splat(f32(LANES)) + splat(f32(LANES - 1) - x), splat(extent_x))
     at = max(min(zero - tip, right), left)
     share = at * inverse
     edge = slope * at - height * sqrt(max(one - share * share, zero))
-    store(tops_out, 0, edge + splat(y - _SLACK))
+    store(scratch_out, _TOPS, edge + splat(y - _SLACK))
     at = max(min(tip, right), left)
     share = at * inverse
     edge = slope * at + height * sqrt(max(one - share * share, zero))
-    store(bottoms_out, 0, edge + splat(y + _SLACK))
+    store(scratch_out, _BOTTOMS, edge + splat(y + _SLACK))
 
 
 @compiled()
-def _blend_splat(planes, live, scratch, records, start, left, top):
+def _blend_splat(planes, live, scratch, records, i, left, top):
     """One splat over a tile whose corner pixel is (left, top); returns the number of pixels looked at."""
-    record = records[start : start + c.RECORD]
-    powers, shifts = scratch[:TILE_HEIGHT], scratch[TILE_HEIGHT : 2 * TILE_HEIGHT]
-    tops, bottoms = scratch[2 * TILE_HEIGHT : 2 * TILE_HEIGHT + LANES], scratch[2 * TILE_HEIGHT + LANES :]
-    # Coordinates relative to the centre of the tile's first pixel.
-    x, y = record[_MEAN_X] - f32(left) - _HALF, record[_MEAN_Y] - f32(top) - _HALF
-    extent_x, extent_y = record[_EXTENT_X], record[_EXTENT_Y]
+    mean, (l0, l1, l2), log2_opacity, (red, green, blue), depth, (extent_x, extent_y) = read_record(records, i)
+    x, y = mean[0] - f32(left) - _HALF, mean[1] - f32(top) - _HALF  # from the centre of the tile's first pixel
     first_x = np.int64(most(np.ceil(x - extent_x), _ZERO))
     last_x = np.int64(least(np.floor(x + extent_x), f32(TILE_WIDTH - 1)))
     first_y = np.int64(most(np.ceil(y - extent_y), _ZERO))
     last_y = np.int64(least(np.floor(y + extent_y), f32(TILE_HEIGHT - 1)))
     if last_x < first_x or last_y < first_y:
         return 0
-    l0, l1, l2, log2_opacity = record[_L0], record[_L1], record[_L2], record[_LOG2_OPACITY]
-    red, green, blue, depth = record[_RED], record[_GREEN], record[_BLUE], record[_DEPTH]
     for eight in range(0, TILE_HEIGHT, LANES):
         dy = ramp() + splat(f32(eight) - y)
         v = splat(l2) * dy
-        store(powers, eight, splat(log2_opacity) - v * v)
-        store(shifts, eight, splat(l1) * dy)
+        store(scratch, _POWERS + eight, splat(log2_opacity) - v * v)
+        store(scratch, _SHIFTS + eight, splat(l1) * dy)
     first, last = first_x >> _LANES_LOG2, last_x >> _LANES_LOG2
     exact = last > first and last_y - first_y > 2
     if exact:
-        _row_range(record, x, y, tops, bottoms)
+        _row_range(records, i, x, y, scratch)
     seen = 0
     for column in range(first, last + 1):
-        from_row, to_row = most(first_y, live[column, 0]), least(last_y, live[column, 1])
+        from_row, to_row = most(first_y, element(live, 2 * column)), least(last_y, element(live, 2 * column + 1))
         if exact:
-            from_row = most(from_row, np.int64(np.ceil(most(tops[column], _ZERO))))
-            to_row = least(to_row, np.int64(np.floor(most(bottoms[column], -_ONE))))
+            from_row = most(from_row, np.int64(np.ceil(most(element(scratch, _TOPS + column), _ZERO))))
+            to_row = least(to_row, np.int64(np.floor(most(element(scratch, _BOTTOMS + column), -_ONE))))
         rows = to_row - from_row + 1
         if rows > 0:
             us = splat(l0 * (f32(column * LANES) - x)) + splat(l0) * ramp()
             at = (column * TILE_HEIGHT + from_row) * _STRIDE
-            _blend_column(planes, at, rows, us, powers, shifts, from_row, red, green, blue, depth)
+            _blend_column(planes, at, rows, us, scratch, from_row, red, green, blue, depth)
             seen += rows
     return seen * LANES
 
@@ -133,13 +130,13 @@ def _look_for_live(planes, live_out):
     """Narrow each group column to the rows in which some pixel goes on; returns whether there are any."""
     some = False
     for column in range(_GROUPS):
-        first, last = live_out[column, 0], live_out[column, 1]
+        first, last = live_out[2 * column], live_out[2 * column + 1]
         base = column * TILE_HEIGHT
         while first <= last and not bits(load(planes, (base + first) * _STRIDE) > splat(_ZERO)):
             first += 1
         while last >= first and not bits(load(planes, (base + last) * _STRIDE) > splat(_ZERO)):
             last -= 1
-        live_out[column, 0], live_out[column, 1] = first, last
+        live_out[2 * column], live_out[2 * column + 1] = first, last
         some = some or first <= last
     return some
 
@@ -173,19 +170,19 @@ def _write_empty_tile(left, top, background, rgb_out, alpha_out, depth_out):
 
 
 @compiled()
-def _blend_tile(planes, live, scratch, records, ids, left, top):
-    """All splats of a tile; returns the number of pixels looked at."""
+def _blend_tile(planes, live, scratch, records, ids, start, stop, left, top):
+    """The splats of a tile, ids start to stop; returns the number of pixels looked at."""
     planes[:] = _ZERO
     for group in range(TILE_HEIGHT * _GROUPS):
         store(planes, group * _STRIDE, splat(_ONE))
-    live[:, 0], live[:, 1] = 0, TILE_HEIGHT - 1
-    seen, start = 0, 0
-    while start < len(ids):
-        end = min(start + _CHECK, len(ids))
+    live[0::2], live[1::2] = 0, TILE_HEIGHT - 1
+    seen = 0
+    while start < stop:
+        end = min(start + _CHECK, stop)
         for k in range(start, end):
-            prefetch(records, np.int64(ids[min(k + _AHEAD, len(ids) - 1)]) * c.RECORD)
-            seen += _blend_splat(planes, live, scratch, records, np.int64(ids[k]) * c.RECORD, left, top)
-        start = end if _look_for_live(planes, live) else len(ids)
+            prefetch(records, np.int64(element(ids, min(k + _AHEAD, stop - 1))) * c.RECORD)
+            seen += _blend_splat(planes, live, scratch, records, np.int64(element(ids, k)), left, top)
+        start = end if _look_for_live(planes, live) else stop
     return seen
 
 
@@ -194,15 +191,15 @@ def _blend_all(records, ids, starts, columns, items, background, rgb_out, alpha_
     tiles = len(starts) - 1
     for item in prange(items):
         planes = np.empty(TILE_HEIGHT * _GROUPS * _STRIDE, dtype=np.float32)
-        live = np.empty((_GROUPS, 2), dtype=np.int64)
-        scratch = np.empty(2 * TILE_HEIGHT + 2 * LANES, dtype=np.float32)
+        live = np.empty(2 * _GROUPS, dtype=np.int64)
+        scratch = np.empty(_SCRATCH, dtype=np.float32)
         seen = 0
         for tile in range(item, tiles, items):  # interleaved: neighbours cost alike
             left, top = tile % columns * TILE_WIDTH, tile // columns * TILE_HEIGHT
             if starts[tile] == starts[tile + 1]:
                 _write_empty_tile(left, top, background, rgb_out, alpha_out, depth_out)
             else:
-                seen += _blend_tile(planes, live, scratch, records, ids[starts[tile] : starts[tile + 1]], left, top)
+                seen += _blend_tile(planes, live, scratch, records, ids, starts[tile], starts[tile + 1], left, top)
                 _write_tile(planes, left, top, background, rgb_out, alpha_out, depth_out)
         seen_out[item] = seen
 

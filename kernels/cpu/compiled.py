@@ -25,6 +25,7 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Calla
             "error_model": "numpy",
             "parallel": parallel,
             "inline": "always" if inline else "never",
+            "_nrt": parallel,  # the loops allocate, the functions that they call do not: no reference counting there
         }
         before, config.CACHE_DIR = config.CACHE_DIR, str(_folder())  # read by njit, here and now
         try:

@@ -90,6 +90,17 @@ def load(typingctx, array, index):
 
 
 @intrinsic
+def element(typingctx, array, index):
+    """One element of a flat array; no bounds check, and no test for an index below zero as in `array[index]`."""
+
+    def emit(context, builder, signature, args):
+        base = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(base, [args[1]]))
+
+    return array.dtype(array, types.intp), emit
+
+
+@intrinsic
 def gather(typingctx, array, index, stride):
     """Eight elements of a flat float32 array, `stride` apart, from `index`; no bounds check."""
 
