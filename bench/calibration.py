@@ -36,7 +36,7 @@ def _loop(threads, rounds):
     return total
 
 
-def splat_pixels_per_second(repeats: int = 7) -> float:
+def splat_pixels_per_second(repeats: int = 21) -> float:
     """Of the calibration loop on all cores: the median of some runs of a few milliseconds each."""
     threads = get_num_threads()
     _loop(threads, 1)

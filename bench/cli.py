@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"lyra-bench: {error}", file=sys.stderr)
         return 2
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):  # torch's own come as RuntimeError
+            raise
         print("lyra-bench: out of memory: give a smaller scene or resolution", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -60,7 +62,7 @@ def run(options: BenchOptions) -> None:
     measurements, calibrations = [], []
     for index, source in enumerate(sources):
         with notes.status(f"opening {source}"):
-            gaussians, framing = open_scene(source)
+            gaussians, framing = open_scene(source, up=options.up)
         cameras = given or PATHS[options.path](framing, options.frames, width=width, height=height)
         rounds = options.frames if given else 1
         with _bar(notes, source) as (bar, task):

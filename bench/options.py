@@ -33,6 +33,8 @@ class BenchOptions:
     """Frames rendered first and not measured, after one more that compiles."""
     path: Literal["orbit", "dolly", "walk"] = "orbit"
     """How the camera moves."""
+    up: Literal["x+", "x-", "y+", "y-", "z+", "z-"] = "y-"
+    """Which way is up in a scene file, for the path; captures mostly have y down."""
     cameras: Path | None = None
     """Camera list (JSON, see docs/conventions.md) instead of a path; --res rescales its intrinsics."""
     json: str | None = None

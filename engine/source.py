@@ -1,19 +1,22 @@
 """Open a scene by what a person types: a path, `procedural` or `procedural:N`."""
 
+from dataclasses import replace
+
 from .errors import InputError
 from .formats.registry import load
 from .scene.gaussians import Gaussians
-from .scene.paths import Framing, frame_scene
+from .scene.paths import UPS, Framing, frame_scene
 
 DEFAULT_COUNT = 300_000
 
 
-def open_scene(source: str) -> tuple[Gaussians, Framing]:
+def open_scene(source: str, *, up: str = "y-") -> tuple[Gaussians, Framing]:
     """The splats, on the CPU, and the framing that camera paths should keep to.
 
     Args:
         source: a scene file or folder that `formats.registry.load` reads, `procedural`, or `procedural:N` with N from
             1000 to 10000000 (also written 300k, 1e6, 3M).
+        up: which way is up in a file, a key of `paths.UPS`; the procedural scene knows its own.
 
     Raises:
         InputError: no such scene, or N is no such number.
@@ -24,7 +27,7 @@ def open_scene(source: str) -> tuple[Gaussians, Framing]:
 
         return cached(_count(source, count) if count else DEFAULT_COUNT)
     gaussians = load(source)
-    return gaussians, frame_scene(gaussians)
+    return gaussians, replace(frame_scene(gaussians), up=UPS[up])
 
 
 def _count(source: str, text: str) -> int:

@@ -15,6 +15,7 @@ from .sort import tile_key_type, tile_order
 
 TILE = 16  # pixels, both ways
 BLOCK = 32  # one warp: lanes of unlike splats wait for each other only within it
+LAUNCH = {"num_warps": 1, "enable_fp_fusion": True}  # Triton 3.10 no longer fuses by itself
 
 RECORD, LOG2_ALPHA_MIN, SIDE = tl.constexpr(c.RECORD), tl.constexpr(c.LOG2_ALPHA_MIN), tl.constexpr(TILE)
 SLACK = tl.constexpr(0.01)  # pixels, so that rounding never drops a pixel that the blend would keep
@@ -128,13 +129,13 @@ def bin_splats(records: Tensor, order: Tensor, width: int, height: int) -> tuple
         return torch.empty(0, dtype=torch.int32, device=device), starts
     counts = torch.empty(visible, dtype=torch.int32, device=device)
     grid = (triton.cdiv(visible, BLOCK),)
-    count_kernel[grid](records, order, counts, visible, columns, rows, BLOCK=BLOCK, num_warps=1)
+    count_kernel[grid](records, order, counts, visible, columns, rows, BLOCK=BLOCK, **LAUNCH)
     ends = counts.cumsum(0, dtype=torch.int64)
     pairs = int(ends[-1])
     tile_ids = torch.empty(pairs, dtype=tile_key_type(tiles), device=device)
     ids = torch.empty(pairs, dtype=torch.int32, device=device)
-    emit_kernel[grid](records, order, ends, tile_ids, ids, visible, columns, rows, BLOCK=BLOCK, num_warps=1)
+    emit_kernel[grid](records, order, ends, tile_ids, ids, visible, columns, rows, BLOCK=BLOCK, **LAUNCH)
     tile_ids, ids = tile_order(tile_ids, ids)
     grid = (triton.cdiv(pairs + 1, BLOCK),)
-    starts_kernel[grid](tile_ids, starts, pairs, tiles, BLOCK=BLOCK, num_warps=1)
+    starts_kernel[grid](tile_ids, starts, pairs, tiles, BLOCK=BLOCK, **LAUNCH)
     return ids, starts

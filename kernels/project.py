@@ -164,5 +164,8 @@ def project(
     records = torch.empty(n, c.RECORD, dtype=torch.float32, device=means.device)
     keys = torch.empty(n, dtype=torch.int32, device=means.device)
     grid = (triton.cdiv(n, BLOCK),)
-    project_kernel[grid](means, quats, scales, opacities, sh, camera, records, keys, n, COUNT=sh.shape[1], BLOCK=BLOCK)
+    project_kernel[grid](
+        means, quats, scales, opacities, sh, camera, records, keys, n,
+        COUNT=sh.shape[1], BLOCK=BLOCK, enable_fp_fusion=True,
+    )  # fmt: skip
     return records, keys

@@ -32,11 +32,12 @@ def frame_scene(gaussians: Gaussians) -> Framing:
     means = means[:: max(1, len(means) // 100_000)]
     middle = means.median(dim=0).values
     near, far = torch.quantile((means - middle).norm(dim=1), torch.tensor([0.5, 0.98], dtype=torch.float64)).tolist()
-    if far < 5 * near:  # an object: take the middle of its box
+    radius = 4.6 * near
+    if far < 5 * near:  # an object: all of it, from the middle of its box
         middle = torch.quantile(means, torch.tensor([0.01, 0.99], dtype=torch.float64), dim=0).mean(dim=0)
-        near = 0.5 * float(torch.quantile((means - middle).norm(dim=1), 0.98))
+        radius = 2.6 * float(torch.quantile((means - middle).norm(dim=1), 0.98))
     x, y, z = middle.tolist()
-    return Framing((x, y, z), radius=max(4.6 * near, 1e-3))
+    return Framing((x, y, z), radius=max(radius, 1e-3))
 
 
 def orbit(framing: Framing, count: int, *, width: int, height: int) -> list[Camera]:
@@ -64,6 +65,14 @@ def walk(framing: Framing, count: int, *, width: int, height: int) -> list[Camer
     return cameras
 
 
+UPS = {  # by the name of an axis and its sign
+    "x+": (1.0, 0.0, 0.0),
+    "x-": (-1.0, 0.0, 0.0),
+    "y+": (0.0, 1.0, 0.0),
+    "y-": (0.0, -1.0, 0.0),
+    "z+": (0.0, 0.0, 1.0),
+    "z-": (0.0, 0.0, -1.0),
+}
 PATHS: dict[str, Callable[..., list[Camera]]] = {"orbit": orbit, "dolly": dolly, "walk": walk}
 
 

@@ -112,6 +112,17 @@ def test_several_scenes_are_numbered(scene: Path, tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "a.json").read_text())["scenes"]) == 2
 
 
+def test_up_turns_the_path(scene: Path, tmp_path: Path) -> None:
+    arguments = ["--scene", str(scene), "--res", "40x30", "--frames", "1", "--warmup", "0"]
+    pictures = []
+    for up in ("y-", "z+", "y+"):
+        picture = tmp_path / f"{up}.png"
+        assert main([*arguments, "--up", up, "--image", str(picture)]) == 0
+        pictures.append(np.asarray(Image.open(picture)).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() > 20
+    assert np.abs(pictures[0] - pictures[2]).max() > 20
+
+
 def test_config_gives_defaults_that_the_command_line_overrides(scene: Path, tmp_path: Path) -> None:
     config, data = tmp_path / "bench.yaml", tmp_path / "r.json"
     config.write_text(f"scene: ['{scene}']\nres: 40x30\nframes: 3\nwarmup: 0\npath: dolly\n")
@@ -150,6 +161,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--warmup", "-1"], "-1", "0 or more"),
         (["--backend", "vulkan"], "vulkan", "'cpu'"),
         (["--path", "spiral"], "spiral", "'orbit'"),
+        (["--up", "w+"], "w+", "'y-'"),
         (["--bogus"], "--bogus", "--help"),
         (["--scene", "nowhere.ply"], "nowhere.ply", "check the path"),
         (["--scene", "procedural:5"], "5", "give 1000"),
