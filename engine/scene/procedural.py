@@ -140,6 +140,6 @@ def _keep(gaussians: Gaussians, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as stream:
-            np.savez(stream, allow_pickle=False, **{k: tensor.numpy() for k, tensor in gaussians.tensors().items()})
+            np.savez(stream, **{k: tensor.numpy() for k, tensor in gaussians.tensors().items()})
     except (OSError, InputError):
         return
