@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from ..engine.errors import InputError
+from ..engine.files import check_writable
 from .options import BenchOptions, parse, resolution
 
 
@@ -38,21 +39,25 @@ def run(options: BenchOptions) -> None:
     """Measure every scene and write what was asked for."""
     # Here, so that --help and a wrong option answer at once.
     from ..engine.renderer import resolve_backend
-    from ..engine.scene.camera import MAX_SIDE, load_cameras
+    from ..engine.scene.camera import load_cameras
     from ..engine.scene.paths import PATHS
     from ..engine.source import open_scene
+    from ..kernels.arguments import MAX_SIDE
     from . import machine, report
     from .calibration import splat_pixels_per_second
     from .measure import frame_of, measure
 
-    width, height = resolution(options.res)
+    width, height = resolution(options.res or "1080p")
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise InputError(f"--res {options.res} is out of range: give 1 to {MAX_SIDE} pixels a side")
     backend = resolve_backend(options.backend)
-    for path in (options.image, options.dump, Path(options.json or "-")):
-        if path and not path.parent.is_dir():
-            raise InputError(f"{path}: there is no folder {path.parent}, give a path in one that exists")
-    given = [camera.resized(width, height) for camera in load_cameras(options.cameras)] if options.cameras else None
+    _check_target("--image", options.image, ".png")
+    _check_target("--dump", options.dump, ".npz")
+    if options.json is not None and options.json != "-":
+        check_writable(Path(options.json))
+    given = load_cameras(options.cameras) if options.cameras else None
+    if given and options.res:
+        given = [camera.resized(width, height) for camera in given]
     sources = options.scene or ("procedural",)
     notes = Console(stderr=True)
     out = notes if options.json == "-" else Console(soft_wrap=True)
@@ -65,6 +70,7 @@ def run(options: BenchOptions) -> None:
             gaussians, framing = open_scene(source, up=options.up)
         cameras = given or PATHS[options.path](framing, options.frames, width=width, height=height)
         rounds = options.frames if given else 1
+        calibrations.append(splat_pixels_per_second() if backend == "cpu" else None)  # before and after
         with _bar(notes, source) as (bar, task):
             result = measure(
                 source,
@@ -75,8 +81,11 @@ def run(options: BenchOptions) -> None:
                 warmup=options.warmup,
                 progress=lambda done, total, bar=bar, task=task: bar.update(task, completed=done, total=total),
             )
+        if calibrations[-1] is not None:
+            calibrations[-1] = (calibrations[-1] + splat_pixels_per_second()) / 2
         measurements.append(result)
-        calibrations.append(splat_pixels_per_second() if backend == "cpu" else None)
+        if result.visible == 0:
+            notes.print(f"lyra-bench: warning: {source}: no splat is visible, check --cameras or --up")
         report.print_measurement(out, result, calibrations[-1])
         if options.image:
             path = report.numbered(options.image, index, len(sources))
@@ -98,6 +107,15 @@ def run(options: BenchOptions) -> None:
         else:
             report.write_json(Path(options.json), results)
             notes.print(f"wrote {options.json}")
+
+
+def _check_target(option: str, path: Path | None, ending: str) -> None:
+    """Asked before the measurement and not after."""
+    if path is None:
+        return
+    if not path.name.lower().endswith(ending):
+        raise InputError(f"{option} {str(path)!r}: give a name that ends in {ending}")
+    check_writable(path)
 
 
 @contextmanager

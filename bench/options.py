@@ -21,8 +21,8 @@ RESOLUTIONS = {"720p": (1280, 720), "1080p": (1920, 1080), "1440p": (2560, 1440)
 class BenchOptions:
     """Render scenes and report what every stage and the whole frame cost."""
 
-    res: str = "1080p"
-    """720p, 1080p, 1440p, 4k or WIDTHxHEIGHT."""
+    res: str | None = None
+    """720p, 1080p, 1440p, 4k or WIDTHxHEIGHT. Default: 1080p, or with --cameras the size that each has."""
     scene: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A scene file or folder, procedural, or procedural:N (300k, 1e6). Repeatable. Default: procedural."""
     backend: Literal["auto", "triton", "cpu", "reference"] = "auto"
@@ -36,13 +36,13 @@ class BenchOptions:
     up: Literal["x+", "x-", "y+", "y-", "z+", "z-"] = "y-"
     """Which way is up in a scene file, for the path; captures mostly have y down."""
     cameras: Path | None = None
-    """Camera list (JSON, see docs/conventions.md) instead of a path; --res rescales its intrinsics."""
+    """Camera list (JSON, see docs/conventions.md) instead of a path; --res, where given, rescales its intrinsics."""
     json: str | None = None
     """Write the results as JSON to a file, or to stdout with -."""
     image: Path | None = None
-    """Write the first frame as PNG."""
+    """Write the first frame as a .png."""
     dump: Path | None = None
-    """Write the float frames as NPZ: rgb_i, alpha_i, depth_i for camera i."""
+    """Write the float frames as an .npz: rgb_i, alpha_i, depth_i for camera i (at 1080p 41 MB each)."""
     config: Path | None = None
     """YAML file whose keys are these options; the command line overrides it."""
 
@@ -57,6 +57,10 @@ def parse(arguments: list[str]) -> BenchOptions:
     """
     path = _config_path(arguments)
     default = BenchOptions() if path is None else _from_yaml(path)
+    if any(argument.split("=")[0] == "--scene" for argument in arguments):
+        default = dataclasses.replace(
+            default, scene=()
+        )  # given scenes take the place of the file's, not one beside them
     options = _cli(arguments, default, "lyra-bench")
     if options.frames < 1:
         raise InputError(f"--frames {options.frames} is out of range: give 1 or more")
@@ -74,7 +78,7 @@ def resolution(text: str) -> tuple[int, int]:
     if text.lower() in RESOLUTIONS:
         return RESOLUTIONS[text.lower()]
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and len(text) < 20):
+    if not (text.isascii() and width.isdigit() and height.isdigit() and len(text) < 20):
         raise InputError(f"--res {text!r} is no resolution: give {', '.join(RESOLUTIONS)} or WIDTHxHEIGHT")
     return int(width), int(height)
 
@@ -112,9 +116,10 @@ def _first_paragraph(boxed: str) -> str:
 
 
 def _from_yaml(path: Path) -> BenchOptions:
+    text = read_bytes(path)
     try:
-        values = yaml.safe_load(read_bytes(path))
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not YAML ({cause(error)}), give lines such as `frames: 60`") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no options, give lines such as `frames: 60`")

@@ -51,6 +51,22 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
         raise InputError(f"{path}: {cause(error)}, give a file that can be read") from error
 
 
+def check_writable(path: Path) -> None:
+    """Try, before long work, whether `replacing` could put a file at `path`; leaves nothing behind.
+
+    Raises:
+        InputError: as `replacing`.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("is a folder")
+        scratch = _scratch(path)
+        scratch.touch()
+        scratch.unlink()
+    except (OSError, ValueError) as error:
+        raise _not_writable(path, error) from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes become `path` when the block ends well; on any error `path` stays as it was.
@@ -60,8 +76,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         InputError: the folder is missing or may not be written, `path` is a folder, or the disk is full.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        scratch = _scratch(path)
         try:
             with scratch.open("wb") as stream:
                 yield stream
@@ -69,4 +85,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: {cause(error)}, give a name in a folder that can be written") from error
+        raise _not_writable(path, error) from error
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _not_writable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: {cause(error)}, give a name in a folder that can be written")

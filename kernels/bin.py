@@ -39,8 +39,9 @@ def _load_ellipse(records, i, mask):
 @triton.jit
 def _row_range(y, extent_y, mask, rows):
     """First and last row of tiles with a pixel centre inside the ellipse's box; last < first when there is none."""
-    top = tl.maximum(tl.ceil(y - extent_y), 0.0)
-    bottom = tl.minimum(tl.floor(y + extent_y), (rows * SIDE - 1).to(tl.float32))
+    height = (rows * SIDE).to(tl.float32)
+    top = tl.minimum(tl.maximum(tl.ceil(y - extent_y), 0.0), height)
+    bottom = tl.minimum(tl.floor(y + extent_y), height - 1.0)
     first = (top * (1.0 / SIDE)).to(tl.int32)
     last = (tl.maximum(bottom, 0.0) * (1.0 / SIDE)).to(tl.int32)
     return first, tl.where(mask & (top <= bottom), last, first - 1)
@@ -58,8 +59,9 @@ def _column_range(x, y, extent_x, extent_y, slope, half_width, row, columns):
     at = tl.maximum(tl.minimum(-tip, bottom), top)
     share = at / extent_y
     left = x + slope * at - half_width * tl.sqrt(tl.maximum(1.0 - share * share, 0.0)) - SLACK
-    left = tl.maximum(tl.ceil(tl.maximum(left, x - extent_x)), 0.0)
-    right = tl.minimum(tl.floor(tl.minimum(right, x + extent_x)), (columns * SIDE - 1).to(tl.float32))
+    width = (columns * SIDE).to(tl.float32)
+    left = tl.minimum(tl.maximum(tl.ceil(tl.maximum(left, x - extent_x)), 0.0), width)  # float32 exceeds int32
+    right = tl.minimum(tl.floor(tl.minimum(right, x + extent_x)), width - 1.0)
     first = (left * (1.0 / SIDE)).to(tl.int32)
     last = (tl.maximum(right, 0.0) * (1.0 / SIDE)).to(tl.int32)
     return first, tl.where(left <= right, last, first - 1)

@@ -160,7 +160,7 @@ def project(
 ) -> tuple[Tensor, Tensor]:
     """Records [n, 12] float32, filled for visible splats only, and depth keys [n] int32 (`CULLED` where not seen)."""
     n = len(means)
-    camera = _pack_camera(world_to_camera, K, width, height).to(means.device)
+    camera = _pack_camera(world_to_camera, K.to(world_to_camera), width, height).to(means.device)
     records = torch.empty(n, c.RECORD, dtype=torch.float32, device=means.device)
     keys = torch.empty(n, dtype=torch.int32, device=means.device)
     grid = (triton.cdiv(n, BLOCK),)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import check_scene, check_view
+
 BACKENDS = ("triton", "cpu", "reference")
 STAGES = ("project", "sort", "bin", "blend")  # the spans of every backend, in order
 
@@ -26,7 +28,7 @@ def no_span(name: str) -> AbstractContextManager[None]:
 
 
 class Counts(NamedTuple):
-    """How much work a frame was."""
+    """How much work a frame was, in the backend's own tiles: 16x16 (triton), 64x16 (cpu), all of it (reference)."""
 
     visible: int  # splats that reach the picture
     pairs: int  # entries in all tile lists
@@ -44,12 +46,14 @@ class Rendering(NamedTuple):
 
 def why_unavailable(backend: str) -> str | None:
     """None when `backend` (of `BACKENDS`) works on this machine, else one line that says why not and the cure."""
-    if backend != "triton" or os.environ.get("TRITON_INTERPRET") == "1":
+    if backend != "triton":
         return None
     try:
         import triton  # noqa: F401
     except ImportError:
         return "Triton is not installed: pip install triton (Linux), or use the backend cpu"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return None
     if not torch.cuda.is_available():
         return "no CUDA GPU is visible to torch: use the backend cpu"
     return _why_no_driver()
@@ -98,8 +102,12 @@ def rasterize(
         span: opened as a context manager round each stage of `STAGES`, for timing.
 
     Raises:
-        ValueError: no such backend, or it cannot run here.
+        ValueError: a shape, a type or a value does not fit, there is no such backend, it cannot run here, or it has
+            no gradients and is asked for them.
+        RuntimeError: `cpu` in a process forked after its parent had rendered there.
     """
+    check_scene(means, quats, scales, opacities, sh)
+    check_view(world_to_camera, K, width, height, background)
     if backend == "auto":
         backend = "triton" if means.is_cuda else "cpu"
     if backend not in BACKENDS:
@@ -107,6 +115,9 @@ def rasterize(
     reason = why_unavailable(backend)
     if reason:
         raise ValueError(f"backend {backend!r} cannot run here: {reason}")
+    inputs = (means, quats, scales, opacities, sh, world_to_camera, K)
+    if backend != "reference" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        raise ValueError(f"backend {backend!r} has no gradients: give reference, or render under torch.no_grad()")
     if background is None:
         background = means.new_zeros(3)
     stages = {"triton": _rasterize_triton, "cpu": _rasterize_cpu, "reference": _rasterize_reference}[backend]
@@ -123,13 +134,13 @@ def _rasterize_triton(
     from .sort import depth_order
 
     with span("project"):
-        records, keys = project(*scene, world_to_camera, K, width, height)
+        records, keys = project(*(tensor.float() for tensor in scene), world_to_camera, K, width, height)
     with span("sort"):
         order = depth_order(keys)
     with span("bin"):
         ids, starts = bin_splats(records, order, width, height)
     with span("blend"):
-        rgb, alpha, depth, listed = blend(records, ids, starts, width, height, background)
+        rgb, alpha, depth, listed = blend(records, ids, starts, width, height, background.float())
     splat_pixels = listed.sum(dtype=torch.int64) * (TILE * TILE)
     return Rendering(rgb, alpha, depth, Counts(len(order), len(ids), splat_pixels))
 
@@ -140,17 +151,19 @@ def _rasterize_cpu(
     from .cpu.bin import bin_splats
     from .cpu.blend import blend
     from .cpu.project import project
+    from .cpu.threads import all_cores
 
     means, quats, scales, opacities, sh = (tensor.detach().float().numpy() for tensor in scene)
     pose, lens = (tensor.detach().double().cpu().numpy() for tensor in (world_to_camera, K))
-    with span("project"):
-        records, keys = project(means, quats, scales, opacities, sh, pose, lens, width, height)
-    with span("sort"):
-        order = np.sort(keys).astype(np.uint32)
-    with span("bin"):
-        ids, starts = bin_splats(records, order, width, height)
-    with span("blend"):
-        rgb, alpha, depth, seen = blend(records, ids, starts, width, height, background.detach().float().numpy())
+    with all_cores():
+        with span("project"):
+            records, keys = project(means, quats, scales, opacities, sh, pose, lens, width, height)
+        with span("sort"):
+            order = np.sort(keys).astype(np.uint32)
+        with span("bin"):
+            ids, starts = bin_splats(records, order, width, height)
+        with span("blend"):
+            rgb, alpha, depth, seen = blend(records, ids, starts, width, height, background.detach().float().numpy())
     counts = Counts(len(order), len(ids), seen)
     return Rendering(torch.from_numpy(rgb), torch.from_numpy(alpha), torch.from_numpy(depth), counts)
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.lib.recfunctions import structured_to_unstructured
 from plyfile import PlyData, PlyListProperty, PlyParseError
 
+from ...kernels.arguments import SH_COUNTS
 from ..errors import InputError
 from ..files import cause, file_size, read_bytes
-from ..scene.gaussians import SH_COUNTS
 
 HEADER_LIMIT = 1 << 20  # bytes; real headers hold about 2 kB
 
@@ -99,10 +99,11 @@ def columns(rows: np.ndarray, names: list[str], dtype: type = np.float32) -> np.
     """Some columns of structured rows as one plain matrix.
 
     Returns:
-        [n, len(names)] contiguous, native byte order; a value beyond the range of float32 becomes an infinity.
+        [n, len(names)] contiguous, native byte order, the caller's own; a value beyond the range of float32 becomes an
+        infinity.
     """
     with np.errstate(all="ignore"):
-        return np.ascontiguousarray(structured_to_unstructured(rows[names], dtype=dtype))
+        return np.array(structured_to_unstructured(rows[names], dtype=dtype), order="C")  # never a view of the file
 
 
 def rest_columns(header: Header, element: Element) -> list[str]:

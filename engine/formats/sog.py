@@ -210,6 +210,8 @@ def _meta(source: Source) -> Meta:
     """meta.json, with every field that is used checked for kind and length."""
     try:
         raw: Any = json.loads(source.read("meta.json"))
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source.path}: meta.json is not JSON ({cause(error)}), export it again") from error
     if not isinstance(raw, dict):

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...kernels.arguments import check_view
 from ..errors import InputError
+from ..files import cause, read_bytes
 
-MAX_SIDE = 16384  # pixels
+SKEW = 1e-3  # how far the rotation of a pose may be from orthonormal
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +22,8 @@ class Camera:
     """Where the viewer stands and what it sees; pixel centres lie at +0.5.
 
     Raises:
-        InputError: the size is not 1..16384 pixels a side, a focal length is not positive, or the pose is no 4x4 of
-            finite numbers.
+        InputError: the size is not 1 to 16384 whole pixels a side, a focal length is not positive, a number is not
+            finite, or the pose is no rotation and translation.
     """
 
     world_to_camera: Tensor  # [4, 4] float64, on the CPU
@@ -34,14 +36,16 @@ class Camera:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "world_to_camera", torch.as_tensor(self.world_to_camera, dtype=torch.float64).cpu())
-        if self.world_to_camera.shape != (4, 4) or not torch.isfinite(self.world_to_camera).all():
-            raise InputError(f"world_to_camera has shape {list(self.world_to_camera.shape)}, expected finite [4, 4]")
-        if not (1 <= self.width <= MAX_SIDE and 1 <= self.height <= MAX_SIDE):
-            raise InputError(f"resolution {self.width}x{self.height} is out of range: give 1 to {MAX_SIDE} a side")
-        if not all(math.isfinite(value) for value in (self.fx, self.fy, self.cx, self.cy)):
-            raise InputError(f"intrinsics {self.fx}, {self.fy}, {self.cx}, {self.cy} must be finite numbers of pixels")
-        if self.fx <= 0 or self.fy <= 0:
-            raise InputError(f"focal length {self.fx}, {self.fy} must be positive, in pixels")
+        for name in ("fx", "fy", "cx", "cy"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        try:
+            check_view(self.world_to_camera, self.K, self.width, self.height, None)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        rotation = self.world_to_camera[:3, :3]
+        skew = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
+        if skew > SKEW or self.world_to_camera[3].tolist() != [0.0, 0.0, 0.0, 1.0]:
+            raise InputError(f"world_to_camera is no rotation and translation, off by {skew:.3g}: give a rigid pose")
 
     @property
     def K(self) -> Tensor:
@@ -84,9 +88,13 @@ def look_at(
         fov: vertical field of view, radians.
 
     Raises:
-        InputError: `eye` equals `target`, or the field of view is not between 0 and pi.
+        InputError: a vector is no three finite numbers, `eye` equals `target`, or the field of view is not between 0
+            and pi.
     """
     eye_, target_, up_ = (torch.as_tensor(v, dtype=torch.float64) for v in (eye, target, up))
+    for name, vector in (("eye", eye_), ("target", target_), ("up", up_)):
+        if vector.shape != (3,) or not torch.isfinite(vector).all():
+            raise InputError(f"{name} is {vector.tolist()}, expected three finite numbers")
     forward = target_ - eye_
     if float(forward.norm()) == 0.0:
         raise InputError(f"eye and target are both {eye_.tolist()}: move one of them")
@@ -94,8 +102,8 @@ def look_at(
         raise InputError(f"field of view {fov} rad is out of range: give 0 to pi, exclusive")
     forward = forward / forward.norm()
     right = torch.linalg.cross(forward, up_)
-    if float(right.norm()) < 1e-9 * float(up_.norm()):  # looking along up: any right will do
-        right = torch.linalg.cross(forward, up_.roll(1))
+    if float(right.norm()) <= 1e-9 * float(up_.norm()):  # looking along up, or no up: any right will do
+        right = torch.linalg.cross(forward, torch.eye(3, dtype=torch.float64)[int(forward.abs().argmin())])
     right = right / right.norm()
     pose = torch.eye(4, dtype=torch.float64)
     pose[:3, :3] = torch.stack((right, torch.linalg.cross(forward, right), forward))
@@ -111,15 +119,13 @@ def load_cameras(path: Path) -> list[Camera]:
         InputError: the file is missing, is not such a JSON file, or lists no camera.
     """
     try:
-        entries = json.loads(Path(path).read_text())["cameras"]
+        entries = json.loads(read_bytes(Path(path)))["cameras"]
         names = [field.name for field in dataclasses.fields(Camera)]
         cameras = [Camera(**{name: entry[name] for name in names}) for entry in entries]
     except InputError as error:
-        raise InputError(f"camera file {path}: {error}") from None
-    except OSError as error:
-        raise InputError(f"camera file {path} cannot be read ({error.strerror}): give a JSON file") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"camera file {path} is no camera list ({error!r}): see docs/conventions.md") from None
+        raise InputError(f"camera file {path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        raise InputError(f"camera file {path} is no camera list ({cause(error)}): see docs/conventions.md") from None
     if not cameras:
         raise InputError(f"camera file {path} lists no camera: give at least one")
     return cameras

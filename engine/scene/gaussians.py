@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...kernels.arguments import SH_COUNTS, check_scene
 from ..errors import InputError
-
-SH_COUNTS = (1, 4, 9, 16)  # coefficients per channel of degree 0, 1, 2, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,25 +22,16 @@ class Gaussians:
     """
 
     means: Tensor  # [n, 3] centres
-    quats: Tensor  # [n, 4] rotations, wxyz, normalised on use
+    quats: Tensor  # [n, 4] rotations, wxyz, normalised on use; any length from 1e-15 to 1e15
     scales: Tensor  # [n, 3] standard deviations along the rotated axes, linear
     opacities: Tensor  # [n] in 0..1 (above 1 only on inner nodes of a level-of-detail tree)
     sh: Tensor  # [n, k, 3] spherical harmonics, k in 1, 4, 9, 16, basis signs of 3DGS
 
     def __post_init__(self) -> None:
-        n = len(self.means) if self.means.dim() else 0
-        shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,)}
-        for name, shape in shapes.items():
-            if tuple(getattr(self, name).shape) != shape:
-                raise InputError(f"{name} has shape {list(getattr(self, name).shape)}, expected {list(shape)}")
-        if self.sh.dim() != 3 or self.sh.shape[0] != n or self.sh.shape[1] not in SH_COUNTS or self.sh.shape[2] != 3:
-            raise InputError(f"sh has shape {list(self.sh.shape)}, expected [{n}, k, 3] with k in {SH_COUNTS}")
-        for field in dataclasses.fields(self):
-            tensor = getattr(self, field.name)
-            if not tensor.is_floating_point() or tensor.dtype != self.means.dtype:
-                raise InputError(f"{field.name} is {tensor.dtype}, expected one float type, {self.means.dtype}")
-            if tensor.device != self.means.device:
-                raise InputError(f"{field.name} is on {tensor.device}, expected one device, {self.means.device}")
+        try:
+            check_scene(self.means, self.quats, self.scales, self.opacities, self.sh)
+        except ValueError as error:
+            raise InputError(str(error)) from None
 
     def __len__(self) -> int:
         return len(self.means)

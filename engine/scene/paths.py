@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...kernels.constants import NEAR
 from .camera import Camera, look_at
 from .gaussians import Gaussians
 
@@ -37,7 +38,8 @@ def frame_scene(gaussians: Gaussians) -> Framing:
         middle = torch.quantile(means, torch.tensor([0.01, 0.99], dtype=torch.float64), dim=0).mean(dim=0)
         radius = 2.6 * float(torch.quantile((means - middle).norm(dim=1), 0.98))
     x, y, z = middle.tolist()
-    return Framing((x, y, z), radius=max(radius, 1e-3))
+    size = float(gaussians.scales.amax(dim=1).double().median())  # counts where splats lie close together
+    return Framing((x, y, z), radius=max(radius, 5 * size, 4 * NEAR))
 
 
 def orbit(framing: Framing, count: int, *, width: int, height: int) -> list[Camera]:

@@ -9,16 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...kernels.arguments import SH_COUNTS
 from ...kernels.cache_folder import cache_folder
 from ..errors import InputError
 from ..files import replacing
 from .camera import Camera
-from .gaussians import SH_COUNTS, Gaussians
+from .gaussians import Gaussians
 from .paths import Framing
 from .world.courtyard import REACH, compose, daylight
 from .world.lighting import Daylight, bake
@@ -140,6 +142,7 @@ def _keep(gaussians: Gaussians, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as stream:
-            np.savez(stream, **{k: tensor.numpy() for k, tensor in gaussians.tensors().items()})
+            arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in gaussians.tensors().items()}
+            np.savez(stream, **arrays)
     except (OSError, InputError):
         return

@@ -31,10 +31,12 @@ def _box(records, i, columns, rows):
     mean, _, _, _, _, extent = read_record(records, i)
     x, y = mean[0] - _HALF, mean[1] - _HALF  # in the grid of pixel centres
     extent_x, extent_y = extent[0] + _SLACK, extent[1] + _SLACK
-    left = np.int64(most(np.ceil(x - extent_x), _ZERO))
-    right = np.int64(most(least(np.floor(x + extent_x), f32(columns * TILE_WIDTH - 1)), -_ONE))
-    top = np.int64(most(np.ceil(y - extent_y), _ZERO))
-    bottom = np.int64(most(least(np.floor(y + extent_y), f32(rows * TILE_HEIGHT - 1)), -_ONE))
+    width, height = f32(columns * TILE_WIDTH), f32(rows * TILE_HEIGHT)
+    # Clamped on both sides before they become integers: float32 holds numbers that int64 does not.
+    left = np.int64(least(most(np.ceil(x - extent_x), _ZERO), width))
+    right = np.int64(most(least(np.floor(x + extent_x), width - _ONE), -_ONE))
+    top = np.int64(least(most(np.ceil(y - extent_y), _ZERO), height))
+    bottom = np.int64(most(least(np.floor(y + extent_y), height - _ONE), -_ONE))
     if right < left or bottom < top:
         return 0, -1, 0, -1
     return top // TILE_HEIGHT, bottom // TILE_HEIGHT, left // TILE_WIDTH, right // TILE_WIDTH
@@ -63,7 +65,7 @@ def _spans(records, i, first_row, last_row, columns, spans_out):
         at = most(least(-tip, bottom), top)
         share = at * inverse
         left = x + slope * at - half_width * math.sqrt(most(_ONE - share * share, _ZERO)) - _SLACK
-        spans_out[row, 0] = np.int64(most(np.ceil(most(left, x - extent_x)), _ZERO)) // TILE_WIDTH
+        spans_out[row, 0] = np.int64(least(most(np.ceil(most(left, x - extent_x)), _ZERO), last + _ONE)) // TILE_WIDTH
         spans_out[row, 1] = np.int64(most(np.floor(least(least(right, x + extent_x), last)), -_ONE)) // TILE_WIDTH
 
 

@@ -95,10 +95,10 @@ def _blend_splat(planes, live, scratch, records, i, left, top):
     """One splat over a tile whose corner pixel is (left, top); returns the number of pixels looked at."""
     mean, (l0, l1, l2), log2_opacity, (red, green, blue), depth, (extent_x, extent_y) = read_record(records, i)
     x, y = mean[0] - f32(left) - _HALF, mean[1] - f32(top) - _HALF  # from the centre of the tile's first pixel
-    first_x = np.int64(most(np.ceil(x - extent_x), _ZERO))
-    last_x = np.int64(least(np.floor(x + extent_x), f32(TILE_WIDTH - 1)))
-    first_y = np.int64(most(np.ceil(y - extent_y), _ZERO))
-    last_y = np.int64(least(np.floor(y + extent_y), f32(TILE_HEIGHT - 1)))
+    first_x = np.int64(least(most(np.ceil(x - extent_x), _ZERO), f32(TILE_WIDTH)))
+    last_x = np.int64(most(least(np.floor(x + extent_x), f32(TILE_WIDTH - 1)), -_ONE))
+    first_y = np.int64(least(most(np.ceil(y - extent_y), _ZERO), f32(TILE_HEIGHT)))
+    last_y = np.int64(most(least(np.floor(y + extent_y), f32(TILE_HEIGHT - 1)), -_ONE))
     if last_x < first_x or last_y < first_y:
         return 0
     for eight in range(0, TILE_HEIGHT, LANES):

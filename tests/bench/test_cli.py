@@ -131,6 +131,43 @@ def test_config_gives_defaults_that_the_command_line_overrides(scene: Path, tmp_
     assert (result["width"], result["frames"], result["scene"]) == (40, 2, str(scene))
 
 
+def test_scenes_of_the_command_line_take_the_place_of_the_files(scene: Path, tmp_path: Path) -> None:
+    from lyra.bench.options import parse
+
+    config = tmp_path / "bench.yaml"
+    config.write_text("scene: ['a.ply', 'b.ply']\nframes: 3\n")
+    assert parse(["--config", str(config)]).scene == ("a.ply", "b.ply")
+    assert parse(["--config", str(config), "--scene", str(scene)]).scene == (str(scene),)
+    assert parse([f"--scene={scene}", "--config", str(config)]).scene == (str(scene),)
+
+
+def test_cameras_keep_their_own_size_unless_told(scene: Path, cameras: Path, tmp_path: Path) -> None:
+    dump = tmp_path / "f.npz"
+    arguments = [
+        "--scene",
+        str(scene),
+        "--cameras",
+        str(cameras),
+        "--frames",
+        "1",
+        "--warmup",
+        "0",
+        "--dump",
+        str(dump),
+    ]
+    assert main(arguments) == 0
+    assert np.load(dump)["alpha_1"].shape == (48, 64)
+
+
+def test_nothing_in_sight_is_told(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    away = tmp_path / "away.json"
+    pose = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -50], [0, 0, 0, 1]]
+    entry = {"world_to_camera": pose, "fx": 50, "fy": 50, "cx": 32, "cy": 24, "width": 64, "height": 48}
+    away.write_text(json.dumps({"cameras": [entry]}))
+    assert main(["--scene", str(scene), "--cameras", str(away), "--frames", "1"]) == 0
+    assert "no splat is visible" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_shipped_presets_are_understood(tmp_path: Path) -> None:
     from lyra.bench.options import parse
 
@@ -167,10 +204,17 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--scene", "procedural:5"], "5", "give 1000"),
         (["--scene", "procedural:1e9"], "1000000000", "give 1000"),
         (["--scene", "procedural:many"], "many", "procedural:300k"),
-        (["--cameras", "nowhere.json"], "nowhere.json", "JSON"),
+        (["--cameras", "nowhere.json"], "nowhere.json", "check the path"),
         (["--config", "nowhere.yaml"], "nowhere.yaml", "check the path"),
-        (["--image", "no/such/folder/f.png"], "no/such/folder", "one that exists"),
-        (["--json", "no/such/folder/f.json"], "no/such/folder", "one that exists"),
+        (["--image", "no/such/folder/f.png"], "no/such/folder", "can be written"),
+        (["--json", "no/such/folder/f.json"], "no/such/folder", "can be written"),
+        (["--json", "."], ".", "can be written"),
+        (["--json", ""], ".", "can be written"),
+        (["--image", "f.jpg"], "f.jpg", ".png"),
+        (["--image", "."], ".", ".png"),
+        (["--dump", "f.txt"], "f.txt", ".npz"),
+        (["--json", "x" * 300 + ".json"], "xxx", "can be written"),
+        (["--res", "٣x٣"], "٣x٣", "WIDTHxHEIGHT"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_the_cure(
@@ -233,6 +277,8 @@ def test_a_file_that_is_no_scene_is_refused(
         ("colour: red", "'colour' is no option"),
         ("frames: many", "frames"),
         ("frames: 0", "--frames 0"),
+        ("frames: 2020-13-45", "not YAML"),
+        ("[" * 5000, "not YAML"),
     ],
 )
 def test_a_bad_config_is_refused(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,12 +57,15 @@ def test_resizing_scales_the_picture() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"width": 0}, "resolution 0x80"),
-        ({"height": 20000}, "resolution 120x20000"),
-        ({"fx": -1.0}, "focal length -1.0"),
-        ({"cx": math.nan}, "intrinsics"),
-        ({"world_to_camera": torch.eye(3)}, r"world_to_camera has shape \[3, 3\]"),
+        ({"width": 0}, "width is 0"),
+        ({"height": 20000}, "height is 20000"),
+        ({"width": 64.0}, "width is 64.0, expected an integer"),
+        ({"fx": -1.0}, "K has focal lengths -1.0"),
+        ({"cx": math.nan}, "K holds NaN"),
+        ({"world_to_camera": torch.eye(3)}, r"world_to_camera is \[3, 3\]"),
         ({"world_to_camera": torch.full((4, 4), torch.inf)}, "finite"),
+        ({"world_to_camera": torch.zeros(4, 4)}, "no rotation and translation"),
+        ({"world_to_camera": torch.diag(torch.tensor([2.0, 1, 1, 1]))}, "no rotation and translation"),
     ],
 )
 def test_an_impossible_camera_is_refused(changes: dict, said: str) -> None:
@@ -79,6 +82,17 @@ def test_an_impossible_camera_is_refused(changes: dict, said: str) -> None:
                 **changes,
             }
         )
+
+
+@pytest.mark.parametrize("up", [(1, 1, 1), (0, 0, 0)])
+def test_a_useless_up_still_gives_a_rotation(up: tuple[float, float, float]) -> None:
+    camera = look_at((0, 0, 0), (2, 2, 2), up=up)
+    assert pixel(camera, [2, 2, 2]) == pytest.approx((960, 540, math.sqrt(12)))
+
+
+def test_a_vector_of_two_is_refused() -> None:
+    with pytest.raises(InputError, match=r"eye is \[0.0, 1.0\]"):
+        look_at((0, 1), (1, 1, 1))
 
 
 def test_eye_at_target_is_refused() -> None:
@@ -110,8 +124,11 @@ def test_camera_list_is_read(tmp_path: Path) -> None:
             '{"cameras": [{"world_to_camera": "x", "fx": 1, "fy": 1, "cx": 1, "cy": 1, "width": 1, "height": 1}]}',
             "no camera list",
         ),
-        (json.dumps({"cameras": [{**ENTRY, "width": 0}]}), "resolution 0x4"),
+        (json.dumps({"cameras": [{**ENTRY, "width": 0}]}), "width is 0"),
         (json.dumps({"cameras": [{**ENTRY, "fx": "a"}]}), "no camera list"),
+        (json.dumps({"cameras": [{**ENTRY, "width": 4.5}]}), "width is 4.5"),
+        (json.dumps({"cameras": [{**ENTRY, "fx": 10**400}]}), "no camera list"),
+        ("[" * 100_000, "no camera list"),
     ],
 )
 def test_what_is_no_camera_list_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
@@ -179,6 +196,13 @@ def test_framing_holds_an_object_and_ignores_floaters() -> None:
     assert 2.5 < clean.radius < 5
     assert dirty.center == pytest.approx(clean.center, abs=0.1)
     assert dirty.radius == pytest.approx(clean.radius, rel=0.15)
+
+
+def test_framing_keeps_a_few_large_splats_in_front_of_the_near_plane() -> None:
+    pair = splats(torch.zeros(2, 3))
+    assert frame_scene(pair).radius > 0.03
+    pair.scales[:] = 0.5
+    assert frame_scene(pair).radius > 2
 
 
 def test_framing_keeps_to_the_dense_middle_of_a_capture() -> None:

@@ -115,6 +115,16 @@ def test_round_trip(tmp_path: Path, k: int, dtype: torch.dtype) -> None:
         assert torch.equal(back.tensors()[name], scene.tensors()[name].float())
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_scene_of_one_splat_is_the_callers_own(tmp_path: Path, n: int) -> None:
+    """Not a view of the file's read-only pages."""
+    save(random_scene(n, 1), tmp_path / "one.ply")
+    scene = load(tmp_path / "one.ply")
+    for tensor in scene.tensors().values():
+        tensor.add_(1.0)
+    assert len(load(tmp_path / "one.ply")) == n
+
+
 def test_written_bytes(tmp_path: Path) -> None:
     scene = Gaussians(
         means=torch.tensor([[1.0, 2.0, 3.0]]),

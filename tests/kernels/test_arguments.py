@@ -1,0 +1,187 @@
+"""What does not fit is refused at the door: behind it, kernels index memory without looking."""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+
+from lyra.kernels.rasterize import BACKENDS, rasterize
+
+N = 100
+
+
+def arguments(**changes: object) -> dict[str, object]:
+    random = torch.Generator().manual_seed(0)
+    return {
+        "means": torch.rand(N, 3, generator=random) - 0.5,
+        "quats": torch.randn(N, 4, generator=random),
+        "scales": torch.rand(N, 3, generator=random) * 0.05 + 0.01,
+        "opacities": torch.rand(N, generator=random),
+        "sh": torch.randn(N, 4, 3, generator=random),
+        "world_to_camera": torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]),
+        "K": torch.tensor([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]),
+        "width": 32,
+        "height": 24,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("opacities", torch.rand(10 * N)),
+        ("opacities", torch.rand(N // 10)),
+        ("opacities", torch.rand(N, 1)),
+        ("means", torch.rand(N, 2)),
+        ("means", torch.rand(N, 3).numpy()),
+        ("quats", torch.rand(N, 3)),
+        ("quats", torch.rand(1, 4)),
+        ("scales", torch.rand(N, 1)),
+        ("scales", torch.rand(N, 3).double()),
+        ("scales", torch.ones(N, 3, dtype=torch.int32)),
+        ("sh", torch.rand(2, 4, 3)),
+        ("sh", torch.rand(N, 0, 3)),
+        ("sh", torch.rand(N, 5, 3)),
+        ("sh", torch.rand(N, 25, 3)),
+        ("sh", torch.rand(N, 4, 1)),
+        ("sh", torch.rand(N, 4)),
+        ("background", torch.rand(1)),
+        ("background", torch.rand(2)),
+        ("background", torch.tensor(0.5)),
+        ("background", [0.0, 0.0, 0.0]),
+        ("background", torch.tensor([0.0, math.nan, 0.0])),
+        ("K", torch.eye(2)),
+        ("K", torch.zeros(3, 3)),
+        ("K", torch.tensor([[-30.0, 0, 16], [0, 30, 12], [0, 0, 1]])),
+        ("world_to_camera", torch.eye(3)),
+        ("world_to_camera", torch.full((4, 4), math.nan)),
+        ("width", 0),
+        ("width", 64.0),
+        ("height", 16385),
+        ("height", -3),
+        ("backend", "vulkan"),
+    ],
+)
+def test_what_does_not_fit_is_named(backend: str, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        rasterize(**arguments(**{"backend": backend, name: value}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_number_of_splats_is_that_of_the_means(backend: str) -> None:
+    with pytest.raises(ValueError, match=r"quats has shape \[100, 4\], expected \[1000, 4\]"):
+        rasterize(**arguments(means=torch.rand(10 * N, 3), backend=backend))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["means", "sh", "world_to_camera", "K"])
+def test_gradients_are_not_lost_in_silence(name: str) -> None:
+    wanted = arguments()
+    tensor = wanted[name]
+    assert isinstance(tensor, Tensor)
+    tensor.requires_grad_()
+    with pytest.raises(ValueError, match="has no gradients: give reference"):
+        rasterize(**wanted, backend="cpu")  # type: ignore[arg-type]
+    with torch.no_grad():
+        shown = rasterize(**wanted, backend="cpu")  # type: ignore[arg-type]
+    rasterize(**wanted, backend="reference").rgb.sum().backward()  # type: ignore[arg-type]
+    assert not shown.rgb.requires_grad
+    assert tensor.grad is not None
+    assert torch.isfinite(tensor.grad).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_empty_scene_is_the_background(backend: str) -> None:
+    empty = {name: torch.zeros(0, *shape) for name, shape in (("means", (3,)), ("quats", (4,)), ("scales", (3,)))}
+    color = torch.tensor([0.1, 0.2, 0.3])
+    nothing = arguments(**empty, opacities=torch.zeros(0), sh=torch.zeros(0, 1, 3), background=color)
+    frame = rasterize(**nothing, backend=backend)  # type: ignore[arg-type]
+    torch.testing.assert_close(frame.rgb, color.expand(24, 32, 3))
+    assert frame.alpha.abs().max() == 0
+    assert frame.depth.abs().max() == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strided_and_double_tensors_give_the_same_frame(backend: str) -> None:
+    plain = arguments(backend=backend)
+    expected = rasterize(**plain)  # type: ignore[arg-type]
+    strided = dict(plain)
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        tensor = plain[name]
+        assert isinstance(tensor, Tensor)
+        strided[name] = torch.stack((tensor, torch.full_like(tensor, math.nan)), dim=-1)[..., 0]
+        assert not strided[name].is_contiguous()  # type: ignore[attr-defined]
+    torch.testing.assert_close(rasterize(**strided).rgb, expected.rgb, rtol=0, atol=0)  # type: ignore[arg-type]
+    double = {name: value.double() if isinstance(value, Tensor) else value for name, value in plain.items()}
+    torch.testing.assert_close(rasterize(**double).rgb.float(), expected.rgb, rtol=0, atol=1e-5)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, which stands in for the GPU in Triton's interpreter
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+@pytest.mark.parametrize("size", [1e6, 1e12, 1.28e17, 1e25, 1e37])
+def test_a_needle_of_absurd_size_stays_inside_the_buffers(backend: str, size: float) -> None:
+    """Its edges, in pixels, are beyond what an integer holds."""
+    half = math.atan2(2, 1) / 2
+    scene = {
+        "means": torch.tensor([[1.5 * size, 1.5 * size, 1.0]]),
+        "quats": torch.tensor([[math.cos(half), 0, 0, math.sin(half)]]),
+        "scales": torch.tensor([[size, 1e-5, 1e-5]]),
+        "opacities": torch.tensor([0.99]),
+        "sh": torch.ones(1, 1, 3),
+    }
+    lens = torch.tensor([[100.0, 0, 16], [0, 100, 12], [0, 0, 1]])
+    frame = rasterize(**scene, world_to_camera=torch.eye(4), K=lens, width=32, height=24, backend=backend)
+    assert torch.isfinite(frame.rgb).all()
+    assert frame.rgb.abs().max() < 10
+
+
+def test_frames_of_several_threads_are_those_of_one() -> None:
+    expected = rasterize(**arguments(backend="cpu")).rgb  # type: ignore[arg-type]
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(20):
+            if not torch.equal(rasterize(**arguments(backend="cpu")).rgb, expected):  # type: ignore[arg-type]
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert not wrong
+
+
+FORKED = """
+import os, sys, torch
+from lyra.kernels.rasterize import rasterize
+def frame():
+    one, pose, lens = torch.ones(1, 3), torch.eye(4), torch.tensor([[30.0, 0, 8], [0, 30, 8], [0, 0, 1]])
+    scene = one * torch.tensor([0.0, 0, 3]), torch.ones(1, 4), one * 0.1, torch.ones(1), torch.ones(1, 1, 3)
+    return rasterize(*scene, pose, lens, 16, 16, backend="cpu").rgb.sum()
+if sys.argv[1] == "used":
+    frame()
+child = os.fork()
+if child == 0:
+    try:
+        os._exit(0 if frame() > 0 else 3)
+    except RuntimeError as error:
+        os._exit(7 if "spawn" in str(error) else 4)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("parent", ["used", "fresh"])
+def test_a_forked_child_renders_or_says_why_not(parent: str) -> None:
+    """In GNU OpenMP's own way it would be killed, and a pool of such children would hang."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED, parent]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) in ((0, 7) if parent == "used" else (0,))
