@@ -9,13 +9,16 @@ import math
 import time
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, prange
+
+from ..kernels.cpu.compiled import compiled
+from ..kernels.cpu.threads import all_cores
 
 _PIXELS = 4096
 _ROUNDS = 200
 
 
-@njit(parallel=True, fastmath=True, cache=True)
+@compiled(parallel=True)
 def _loop(threads, rounds):
     total = 0.0
     for _ in prange(threads):
@@ -38,11 +41,11 @@ def _loop(threads, rounds):
 
 def splat_pixels_per_second(repeats: int = 21) -> float:
     """Of the calibration loop on all cores: the median of some runs of a few milliseconds each."""
-    threads = get_num_threads()
-    _loop(threads, 1)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        _loop(threads, _ROUNDS)
-        times.append(time.perf_counter() - start)
+    threads, times = get_num_threads(), []
+    with all_cores():
+        _loop(threads, 1)
+        for _ in range(repeats):
+            start = time.perf_counter()
+            _loop(threads, _ROUNDS)
+            times.append(time.perf_counter() - start)
     return threads * _ROUNDS * _PIXELS / float(np.median(times))

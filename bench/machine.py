@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,11 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 PACKAGES = ("torch", "triton", "numba", "numpy")
 
@@ -37,9 +41,11 @@ def line(machine: dict[str, str | int | None]) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most the GPU's allocator ever held, or on a CPU the most that the process held in memory."""
+    """Bytes: the most the GPU's allocator held, or on a CPU the most that the process held; 0 where nobody counts."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    if resource is None:
+        return 0
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -21,17 +21,17 @@ def open_scene(source: str, *, up: str = "y-") -> tuple[Gaussians, Framing]:
     Raises:
         InputError: no such scene, or N is no such number.
     """
-    kind, _, count = source.partition(":")
+    kind, colon, count = source.partition(":")
     if kind == "procedural":
         from .scene.procedural import cached
 
-        return cached(_count(source, count) if count else DEFAULT_COUNT)
+        return cached(_count(source, count) if colon else DEFAULT_COUNT)
     gaussians = load(source)
     return gaussians, replace(frame_scene(gaussians), up=UPS[up])
 
 
 def _count(source: str, text: str) -> int:
-    factor = {"k": 1e3, "m": 1e6}.get(text[-1].lower(), 1.0)
+    factor = {"k": 1e3, "m": 1e6}.get(text[-1:].lower(), 1.0)
     try:
         return round(float(text if factor == 1.0 else text[:-1]) * factor)
     except (ValueError, OverflowError):

@@ -204,6 +204,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--scene", "procedural:5"], "5", "give 1000"),
         (["--scene", "procedural:1e9"], "1000000000", "give 1000"),
         (["--scene", "procedural:many"], "many", "procedural:300k"),
+        (["--scene", "procedural:"], "procedural:", "procedural:300k"),
         (["--cameras", "nowhere.json"], "nowhere.json", "check the path"),
         (["--config", "nowhere.yaml"], "nowhere.yaml", "check the path"),
         (["--image", "no/such/folder/f.png"], "no/such/folder", "can be written"),
