@@ -52,11 +52,16 @@ def why_unavailable(backend: str) -> str | None:
         import triton  # noqa: F401
     except ImportError:
         return "Triton is not installed: pip install triton (Linux), or use the backend cpu"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if _interpreted():
         return None
     if not torch.cuda.is_available():
         return "no CUDA GPU is visible to torch: use the backend cpu"
     return _why_no_driver()
+
+
+def _interpreted() -> bool:
+    """Whether Triton runs its kernels in Python, on any tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _why_no_driver() -> str | None:
@@ -103,7 +108,7 @@ def rasterize(
 
     Raises:
         ValueError: a shape, a type or a value does not fit, there is no such backend, it cannot run here, or it has
-            no gradients and is asked for them.
+            no gradients and is asked for them, or the scene lies on the wrong device for it.
         RuntimeError: `cpu` in a process forked after its parent had rendered there.
     """
     check_scene(means, quats, scales, opacities, sh)
@@ -112,9 +117,13 @@ def rasterize(
         backend = "triton" if means.is_cuda else "cpu"
     if backend not in BACKENDS:
         raise ValueError(f"backend {backend!r} is unknown: give auto, {', '.join(BACKENDS)}")
-    reason = why_unavailable(backend)
-    if reason:
-        raise ValueError(f"backend {backend!r} cannot run here: {reason}")
+    if not means.is_cuda:  # tensors on a GPU have proved that there is one
+        reason = why_unavailable(backend)
+        if reason:
+            raise ValueError(f"backend {backend!r} cannot run here: {reason}")
+    fits = {"triton": means.is_cuda or _interpreted(), "cpu": means.device.type == "cpu", "reference": True}
+    if not fits[backend]:
+        raise ValueError(f"backend {backend!r} cannot read a scene on {means.device}: move it with .to()")
     inputs = (means, quats, scales, opacities, sh, world_to_camera, K)
     if backend != "reference" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         raise ValueError(f"backend {backend!r} has no gradients: give reference, or render under torch.no_grad()")

@@ -79,6 +79,16 @@ def test_the_number_of_splats_is_that_of_the_means(backend: str) -> None:
         rasterize(**arguments(means=torch.rand(10 * N, 3), backend=backend))  # type: ignore[arg-type]
 
 
+def test_a_scene_on_the_wrong_device_is_refused() -> None:
+    away = arguments(backend="cpu")
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        tensor = away[name]
+        assert isinstance(tensor, Tensor)
+        away[name] = tensor.to("meta")
+    with pytest.raises(ValueError, match="'cpu' cannot read a scene on meta"):
+        rasterize(**away)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["means", "sh", "world_to_camera", "K"])
 def test_gradients_are_not_lost_in_silence(name: str) -> None:
     wanted = arguments()
