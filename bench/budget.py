@@ -96,8 +96,7 @@ def kernels() -> list[Kernel]:
         emitted = {"records": "*fp32", "order": "*i32", "ends": "*i64", **outputs, **grid}
         rows.append(Kernel("emit_kernel", "bin", key, emitted, {"BLOCK": binning.BLOCK}, 1, Cost(40)))
         listed = {"tile_ids": f"*{key}", "starts_out": "*i64", "pairs": "i32", "tiles": "i32"}
-        loose = Cost(24, shared=16, barriers=4)  # four warps vote on leaving the loop
-        rows.append(Kernel("starts_kernel", "bin", key, listed, {"BLOCK": binning.BLOCK}, 1, loose))
+        rows.append(Kernel("starts_kernel", "bin", key, listed, {"BLOCK": binning.BLOCK}, 1, Cost(24)))
     return rows
 
 

@@ -14,6 +14,8 @@ from ..engine.errors import InputError
 from ..engine.files import check_writable
 from .options import BenchOptions, parse, resolution
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it, on a GPU and on a CPU, in RuntimeErrors
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0 when all went well, 2 when what was given cannot be used."""
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"lyra-bench: {error}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):  # torch's own come as RuntimeError
+        if not isinstance(error, MemoryError) and not any(said in str(error) for said in OUT_OF_MEMORY):
             raise
         print("lyra-bench: out of memory: give a smaller scene or resolution", file=sys.stderr)
         return 2
@@ -42,14 +44,11 @@ def run(options: BenchOptions) -> None:
     from ..engine.scene.camera import load_cameras
     from ..engine.scene.paths import PATHS
     from ..engine.source import open_scene
-    from ..kernels.arguments import MAX_SIDE
     from . import machine, report
     from .calibration import splat_pixels_per_second
     from .measure import frame_of, measure
 
     width, height = resolution(options.res or "1080p")
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise InputError(f"--res {options.res} is out of range: give 1 to {MAX_SIDE} pixels a side")
     backend = resolve_backend(options.backend)
     _check_target("--image", options.image, ".png")
     _check_target("--dump", options.dump, ".npz")
@@ -70,7 +69,7 @@ def run(options: BenchOptions) -> None:
             gaussians, framing = open_scene(source, up=options.up)
         cameras = given or PATHS[options.path](framing, options.frames, width=width, height=height)
         rounds = options.frames if given else 1
-        calibrations.append(splat_pixels_per_second() if backend == "cpu" else None)  # before and after
+        before = splat_pixels_per_second() if backend == "cpu" else None
         with _bar(notes, source) as (bar, task):
             result = measure(
                 source,
@@ -81,12 +80,12 @@ def run(options: BenchOptions) -> None:
                 warmup=options.warmup,
                 progress=lambda done, total, bar=bar, task=task: bar.update(task, completed=done, total=total),
             )
-        if calibrations[-1] is not None:
-            calibrations[-1] = (calibrations[-1] + splat_pixels_per_second()) / 2
+        calibration = None if before is None else (before + splat_pixels_per_second()) / 2
         measurements.append(result)
+        calibrations.append(calibration)
         if result.visible == 0:
             notes.print(f"lyra-bench: warning: {source}: no splat is visible, check --cameras or --up")
-        report.print_measurement(out, result, calibrations[-1])
+        report.print_measurement(out, result, calibration)
         if options.image:
             path = report.numbered(options.image, index, len(sources))
             report.write_image(path, frame_of(gaussians, cameras[0], backend))

@@ -13,6 +13,7 @@ import yaml
 
 from ..engine.errors import InputError
 from ..engine.files import cause, read_bytes
+from ..kernels.constants import MAX_SIDE
 
 RESOLUTIONS = {"720p": (1280, 720), "1080p": (1920, 1080), "1440p": (2560, 1440), "4k": (3840, 2160)}
 
@@ -58,9 +59,7 @@ def parse(arguments: list[str]) -> BenchOptions:
     path = _config_path(arguments)
     default = BenchOptions() if path is None else _from_yaml(path)
     if any(argument.split("=")[0] == "--scene" for argument in arguments):
-        default = dataclasses.replace(
-            default, scene=()
-        )  # given scenes take the place of the file's, not one beside them
+        default = dataclasses.replace(default, scene=())  # instead of the file's scenes, not beside them
     options = _cli(arguments, default, "lyra-bench")
     if options.frames < 1:
         raise InputError(f"--frames {options.frames} is out of range: give 1 or more")
@@ -70,16 +69,18 @@ def parse(arguments: list[str]) -> BenchOptions:
 
 
 def resolution(text: str) -> tuple[int, int]:
-    """Width and height in pixels of `--res`; whether a camera can have them is the camera's own check.
+    """Width and height in pixels of `--res`.
 
     Raises:
-        InputError: neither a name nor WIDTHxHEIGHT.
+        InputError: neither a name nor WIDTHxHEIGHT, or out of range.
     """
     if text.lower() in RESOLUTIONS:
         return RESOLUTIONS[text.lower()]
     width, _, height = text.lower().partition("x")
     if not (text.isascii() and width.isdigit() and height.isdigit() and len(text) < 20):
         raise InputError(f"--res {text!r} is no resolution: give {', '.join(RESOLUTIONS)} or WIDTHxHEIGHT")
+    if not (1 <= int(width) <= MAX_SIDE and 1 <= int(height) <= MAX_SIDE):
+        raise InputError(f"--res {text} is out of range: give 1 to {MAX_SIDE} pixels a side")
     return int(width), int(height)
 
 

@@ -1,12 +1,13 @@
 """What every backend may count on: the checks at the door of `rasterize`. Kernels index memory without looking."""
 
+import math
 import operator
 
-import torch
 from torch import Tensor
 
+from .constants import MAX_SIDE
+
 SH_COUNTS = (1, 4, 9, 16)  # coefficients a channel of degree 0, 1, 2, 3
-MAX_SIDE = 16384  # pixels
 
 
 def check_scene(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, sh: Tensor) -> None:
@@ -46,10 +47,13 @@ def check_view(world_to_camera: Tensor, K: Tensor, width: int, height: int, back
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
             said = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(f"{name} is {said}, expected a tensor of shape {list(shape)}")
-        if tensor.device.type == "cpu" and not torch.isfinite(tensor).all():
+        # In Python, for it happens every frame and torch takes longer over so few numbers.
+        if tensor.device.type == "cpu" and not all(map(math.isfinite, tensor.flatten().tolist())):
             raise ValueError(f"{name} holds NaN or infinity, expected finite numbers: {tensor.tolist()}")
-    if K.device.type == "cpu" and not (K[0, 0] > 0 and K[1, 1] > 0):
-        raise ValueError(f"K has focal lengths {float(K[0, 0])}, {float(K[1, 1])}, expected positive ones, in pixels")
+    if K.device.type == "cpu":
+        (fx, _, _), (_, fy, _), _ = K.tolist()
+        if fx <= 0 or fy <= 0:
+            raise ValueError(f"K has focal lengths {fx}, {fy}, expected positive ones, in pixels")
     for name, value in (("width", width), ("height", height)):
         try:
             inside = 1 <= operator.index(value) <= MAX_SIDE

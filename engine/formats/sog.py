@@ -208,10 +208,9 @@ def _pixels(source: Source, name: str, image: Image.Image) -> np.ndarray:
 
 def _meta(source: Source) -> Meta:
     """meta.json, with every field that is used checked for kind and length."""
+    text = source.read("meta.json")
     try:
-        raw: Any = json.loads(source.read("meta.json"))
-    except InputError:
-        raise
+        raw: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source.path}: meta.json is not JSON ({cause(error)}), export it again") from error
     if not isinstance(raw, dict):

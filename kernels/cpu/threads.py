@@ -10,8 +10,7 @@ from numba.np.ufunc.parallel import threading_layer
 
 class _State:
     lock = threading.Lock()
-    used = False  # a kernel has run in this process
-    lost = False  # this process was forked from one that had used OpenMP, whose threads a fork does not copy
+    lost = False  # this process was forked from one that ran OpenMP, whose threads a fork does not copy
 
 
 @contextmanager
@@ -28,12 +27,14 @@ def all_cores() -> Iterator[None]:
         )
     with _State.lock:
         yield
-        _State.used = True
 
 
 def _after_fork() -> None:
     _State.lock = threading.Lock()  # another thread may have held it
-    _State.lost = _State.lost or (_State.used and threading_layer() == "omp")
+    try:
+        _State.lost = threading_layer() == "omp"
+    except ValueError:  # Numba has started no threads
+        _State.lost = False
 
 
 if hasattr(os, "register_at_fork"):

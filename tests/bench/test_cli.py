@@ -143,19 +143,8 @@ def test_scenes_of_the_command_line_take_the_place_of_the_files(scene: Path, tmp
 
 def test_cameras_keep_their_own_size_unless_told(scene: Path, cameras: Path, tmp_path: Path) -> None:
     dump = tmp_path / "f.npz"
-    arguments = [
-        "--scene",
-        str(scene),
-        "--cameras",
-        str(cameras),
-        "--frames",
-        "1",
-        "--warmup",
-        "0",
-        "--dump",
-        str(dump),
-    ]
-    assert main(arguments) == 0
+    arguments = ["--scene", str(scene), "--cameras", str(cameras), "--frames", "1", "--warmup", "0"]
+    assert main([*arguments, "--dump", str(dump)]) == 0
     assert np.load(dump)["alpha_1"].shape == (48, 64)
 
 
@@ -311,6 +300,28 @@ def test_dropped_splats_are_a_warning_on_stderr(scene: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "lyra-bench: warning: dropped 1 of 1000 splats" in done.stderr
     assert json.loads(done.stdout)["scenes"][0]["splats"] == 999
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("CUDA out of memory. Tried to allocate 80 GiB", True),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", True),
+        ("CUDA error: an illegal memory access was encountered", False),
+    ],
+)
+def test_only_a_lack_of_memory_is_told_as_one(
+    said: str, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: object) -> None:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("lyra.bench.cli.run", fail)
+    if told:
+        assert "out of memory" in refused([], capsys)
+    else:
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            main([])
 
 
 def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,6 +150,25 @@ def test_a_needle_of_absurd_size_stays_inside_the_buffers(backend: str, size: fl
     assert frame.rgb.abs().max() < 10
 
 
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+@pytest.mark.parametrize(("size", "length"), [(1e9, 1.0), (50.0, 1e-15), (50.0, 1e15)])
+def test_what_the_conventions_call_safe_is_drawn(backend: str, size: float, length: float) -> None:
+    """Standard deviations in pixels, and lengths of quaternions."""
+    scene = {
+        "means": torch.tensor([[0.0, 0.0, 1.0]]),
+        "quats": torch.tensor([[0.9, 0.1, 0.3, 0.2]]) * length,
+        "scales": torch.tensor([[size / 100, size / 130, size / 170]]),
+        "opacities": torch.tensor([0.7]),
+        "sh": torch.ones(1, 1, 3),
+    }
+    view = {"world_to_camera": torch.eye(4), "K": torch.tensor([[100.0, 0, 16], [0, 100, 12], [0, 0, 1]])}
+    frame = rasterize(**scene, **view, width=32, height=24, backend=backend)
+    exact = {name: tensor.double() for name, tensor in (scene | view).items()}
+    expected = rasterize(**exact, width=32, height=24, backend="reference")  # type: ignore[arg-type]
+    assert expected.alpha.min() > 0.1
+    torch.testing.assert_close(frame.rgb.double(), expected.rgb, rtol=0, atol=1e-5)
+
+
 def test_frames_of_several_threads_are_those_of_one() -> None:
     expected = rasterize(**arguments(backend="cpu")).rgb  # type: ignore[arg-type]
     wrong: list[int] = []
