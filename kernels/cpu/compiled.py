@@ -15,8 +15,9 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Calla
     """A decorator: Numba's `njit` without the interpreter lock, division by zero as in C, the result kept on disk.
 
     Numba's own cache looks at one file only and would go on using code that has inlined a constant since changed in
-    another. Here the folder is named after the sources of all kernels: the user's cache folder, or the one that the
-    environment variable LYRA_CACHE names; where neither can be written, each process compiles for itself.
+    another. Here the folder is named after all sources that CPU kernels take from; it lies in the user's cache folder,
+    or in the one that the environment variable LYRA_CACHE names. Where neither can be written, each process compiles
+    for itself.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -42,6 +43,6 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Calla
 def _folder() -> Path:
     digest = hashlib.sha256()
     kernels = Path(__file__).parents[1]
-    for source in sorted([*kernels.glob("*.py"), *kernels.glob("cpu/*.py")]):
+    for source in sorted([kernels / "constants.py", kernels / "views.py", *kernels.glob("cpu/*.py")]):
         digest.update(source.read_bytes())
     return cache_folder() / f"numba-{digest.hexdigest()[:16]}"
