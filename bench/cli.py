@@ -3,16 +3,16 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..engine.errors import InputError
 from ..engine.files import check_writable
-from .options import BenchOptions, parse, resolution
+from .options import BenchOptions, check_combination, parse, resolution
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it, on a GPU and on a CPU, in RuntimeErrors
 
@@ -38,74 +38,105 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(options: BenchOptions) -> None:
-    """Measure every scene and write what was asked for."""
+    """Measure what the options ask for and write it."""
     # Here, so that --help and a wrong option answer at once.
     from ..engine.renderer import resolve_backend
-    from ..engine.scene.camera import load_cameras
-    from ..engine.scene.paths import PATHS
-    from ..engine.source import open_scene
-    from . import machine, report
-    from .calibration import splat_pixels_per_second
-    from .measure import frame_of, measure
+    from . import machine
 
-    width, height = resolution(options.res or "1080p")
-    backend = resolve_backend(options.backend)
+    check_combination(options)
+    resolution(options.res or "1080p")
     _check_target("--image", options.image, ".png")
     _check_target("--dump", options.dump, ".npz")
     if options.json is not None and options.json != "-":
         check_writable(Path(options.json))
-    given = load_cameras(options.cameras) if options.cameras else None
-    if given and options.res:
-        given = [camera.resized(width, height) for camera in given]
-    sources = options.scene or ("procedural",)
     notes = Console(stderr=True)
     out = notes if options.json == "-" else Console(soft_wrap=True)
+    if options.evidence:
+        from .evidence import gather
+
+        gather(options, notes)
+        return
+    backend = resolve_backend(options.backend)
+    for peer in options.vs:
+        _check_peer(peer)
     about = machine.describe()
     out.print(machine.line(about) + "\n", highlight=False, style="dim")
+    results = (_compare_all if options.vs else _measure_all)(options, backend, notes, out)
+    if options.json == "-":
+        print(json.dumps({"machine": about, **results}, indent=1))
+    elif options.json:
+        from .report import write_json
 
-    measurements, calibrations = [], []
-    for index, source in enumerate(sources):
-        with notes.status(f"opening {source}"):
-            gaussians, framing = open_scene(source, up=options.up)
-        cameras = given or PATHS[options.path](framing, options.frames, width=width, height=height)
-        rounds = options.frames if given else 1
+        write_json(Path(options.json), {"machine": about, **results})
+        notes.print(f"wrote {options.json}")
+
+
+def _measure_all(options: BenchOptions, backend: str, notes: Console, out: Console) -> dict[str, object]:
+    """Every case by one backend, stage by stage, with its picture and its frames where they are asked for."""
+    from . import cases, report
+    from .calibration import splat_pixels_per_second
+    from .measure import frame_of, measure
+
+    scenes = []
+    for index, case in enumerate(cases.cases(options, _opening(notes))):
         before = splat_pixels_per_second() if backend == "cpu" else None
-        with _bar(notes, source) as (bar, task):
+        with _bar(notes, case.name) as progress:
             result = measure(
-                source,
-                gaussians,
-                cameras,
+                case.name,
+                case.gaussians,
+                case.cameras,
                 backend=backend,
-                rounds=rounds,
+                rounds=case.rounds,
                 warmup=options.warmup,
-                progress=lambda done, total, bar=bar, task=task: bar.update(task, completed=done, total=total),
+                progress=progress,
             )
         calibration = None if before is None else (before + splat_pixels_per_second()) / 2
-        measurements.append(result)
-        calibrations.append(calibration)
+        scenes.append({**result.to_json(), "calibration_splat_pixels_per_second": calibration})
         if result.visible == 0:
-            notes.print(f"lyra-bench: warning: {source}: no splat is visible, check --cameras or --up")
+            notes.print(f"lyra-bench: warning: {case.name}: no splat is visible, check --cameras or --up")
         report.print_measurement(out, result, calibration)
         if options.image:
-            path = report.numbered(options.image, index, len(sources))
-            report.write_image(path, frame_of(gaussians, cameras[0], backend))
+            path = report.numbered(options.image, index, cases.count(options))
+            report.write_image(path, frame_of(case.gaussians, case.cameras[0], backend))
             notes.print(f"wrote {path}")
         if options.dump:
-            path = report.numbered(options.dump, index, len(sources))
-            report.write_dump(path, (frame_of(gaussians, camera, backend) for camera in cameras))
+            path = report.numbered(options.dump, index, cases.count(options))
+            report.write_dump(path, (frame_of(case.gaussians, camera, backend) for camera in case.cameras))
             notes.print(f"wrote {path}")
+    return {"scenes": scenes}
 
-    if options.json:
-        scenes = [
-            {**result.to_json(), "calibration_splat_pixels_per_second": calibration}
-            for result, calibration in zip(measurements, calibrations, strict=True)
-        ]
-        results: dict[str, object] = {"machine": about, "scenes": scenes}
-        if options.json == "-":
-            print(json.dumps(results, indent=1))
-        else:
-            report.write_json(Path(options.json), results)
-            notes.print(f"wrote {options.json}")
+
+def _compare_all(options: BenchOptions, backend: str, notes: Console, out: Console) -> dict[str, object]:
+    """Every case by one backend and each peer, in turn."""
+    from . import cases, report
+    from .peers import compare
+
+    comparisons = []
+    for case in cases.cases(options, _opening(notes)):
+        for peer in options.vs:
+            with _bar(notes, f"{case.name}, {peer}") as progress:
+                result = compare(
+                    case.name,
+                    case.gaussians,
+                    case.cameras,
+                    backend=backend,
+                    peer=peer,
+                    rounds=case.rounds,
+                    warmup=options.warmup,
+                    progress=progress,
+                )
+            comparisons.append(result)
+    report.print_comparisons(out, comparisons)
+    return {"comparisons": [result.to_json() for result in comparisons]}
+
+
+def _check_peer(name: str) -> None:
+    from .peers import PEERS
+
+    if name not in PEERS:
+        raise InputError(f"--vs {name!r} is unknown: give {', '.join(PEERS)}")
+    if reason := PEERS[name].why_unavailable():
+        raise InputError(f"--vs {name}: {reason}")
 
 
 def _check_target(option: str, path: Path | None, ending: str) -> None:
@@ -117,8 +148,14 @@ def _check_target(option: str, path: Path | None, ending: str) -> None:
     check_writable(path)
 
 
+def _opening(notes: Console) -> Callable[[str], AbstractContextManager[object]]:
+    return lambda source: notes.status(f"opening {source}")
+
+
 @contextmanager
-def _bar(console: Console, name: str) -> Iterator[tuple[Progress, TaskID]]:
+def _bar(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told after each frame how many of how many are done."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames")
     with Progress(*columns, console=console, transient=True) as bar:
-        yield bar, bar.add_task(name, total=None)
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -23,7 +23,7 @@ def describe() -> dict[str, str | int | None]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     versions = {name: _version(name) for name in PACKAGES}
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": gpu,
         "system": f"{platform.system()} {platform.machine()}",
@@ -57,7 +57,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor as the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -9,7 +9,7 @@ import torch
 from ..engine.renderer import backend_device, render
 from ..engine.scene.camera import Camera
 from ..engine.scene.gaussians import Gaussians
-from ..kernels.rasterize import STAGES, Rendering
+from ..kernels.frames import STAGES, Rendering
 from .clock import FRAME, Clock
 from .machine import peak_memory
 
@@ -120,4 +120,5 @@ def measure(
 def frame_of(gaussians: Gaussians, camera: Camera, backend: str) -> Rendering:
     """One frame on the CPU, untimed, for pictures and dumps."""
     frame = render(gaussians.to(backend_device(backend)), camera, backend=backend)
-    return frame._replace(rgb=frame.rgb.cpu(), alpha=frame.alpha.cpu(), depth=frame.depth.cpu())
+    depth = None if frame.depth is None else frame.depth.cpu()
+    return frame._replace(rgb=frame.rgb.cpu(), alpha=frame.alpha.cpu(), depth=depth)

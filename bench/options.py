@@ -23,9 +23,10 @@ class BenchOptions:
     """Render scenes and report what every stage and the whole frame cost."""
 
     res: str | None = None
-    """720p, 1080p, 1440p, 4k or WIDTHxHEIGHT. Default: 1080p, or with --cameras the size that each has."""
+    """720p, 1080p, 1440p, 4k or WIDTHxHEIGHT. Default: 1080p, or the size of cameras that are given."""
     scene: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A scene file or folder, procedural, or procedural:N (300k, 1e6). Repeatable. Default: procedural."""
+    """A scene file or folder, procedural, procedural:N (300k, 1e6), garden:PATH.npz (gsplat's test points
+    and cameras), and any of these followed by @K for K copies side by side. Repeatable. Default: procedural."""
     backend: Literal["auto", "triton", "cpu", "reference"] = "auto"
     """triton on an NVIDIA GPU, cpu (Numba), reference (plain torch, slow); auto takes the fastest that works here."""
     frames: int = 60
@@ -38,6 +39,13 @@ class BenchOptions:
     """Which way is up in a scene file, for the path; captures mostly have y down."""
     cameras: Path | None = None
     """Camera list (JSON, see docs/conventions.md) instead of a path; --res, where given, rescales its intrinsics."""
+    grid: bool = False
+    """Every scene at two resolutions and three distances. Default scenes: procedural, from 100k to 30M splats."""
+    vs: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Compare with gsplat, gsplat-unpacked, higs or a backend, frames in turn. Repeatable."""
+    evidence: bool = False
+    """Everything that can be measured on this GPU, written to bench/results or to --json, with a page beside it; with
+    --backend cpu, a small trial run."""
     json: str | None = None
     """Write the results as JSON to a file, or to stdout with -."""
     image: Path | None = None
@@ -58,14 +66,33 @@ def parse(arguments: list[str]) -> BenchOptions:
     """
     path = _config_path(arguments)
     default = BenchOptions() if path is None else _from_yaml(path)
-    if any(argument.split("=")[0] == "--scene" for argument in arguments):
-        default = dataclasses.replace(default, scene=())  # instead of the file's scenes, not beside them
+    for name in ("scene", "vs"):
+        if any(argument.split("=")[0] == f"--{name}" for argument in arguments):
+            default = dataclasses.replace(default, **{name: ()})  # instead of what the file lists, not beside it
     options = _cli(arguments, default, "lyra-bench")
     if options.frames < 1:
         raise InputError(f"--frames {options.frames} is out of range: give 1 or more")
     if options.warmup < 0:
         raise InputError(f"--warmup {options.warmup} is out of range: give 0 or more")
     return options
+
+
+def check_combination(options: BenchOptions) -> None:
+    """Options that would be ignored are refused.
+
+    Raises:
+        InputError: two of them do not go together.
+    """
+    if options.grid and options.cameras is not None:
+        raise InputError(f"--cameras {options.cameras} with --grid: give one, the grid has its own cameras")
+    chosen = {
+        "--vs": ("image", "dump") if options.vs else (),
+        "--evidence": ("scene", "res", "cameras", "vs", "grid", "image", "dump") if options.evidence else (),
+    }
+    for mode, others in chosen.items():
+        for other in others:
+            if getattr(options, other) not in (None, (), False):
+                raise InputError(f"--{other} does not go with {mode}: give one of them")
 
 
 def resolution(text: str) -> tuple[int, int]:
@@ -132,7 +159,8 @@ def _from_yaml(path: Path) -> BenchOptions:
     arguments = []
     for name, value in values.items():
         for item in value if isinstance(value, list) else [value]:
-            arguments += [f"--{name}", str(item)]
+            switched = isinstance(item, bool) and isinstance(getattr(BenchOptions, name), bool)
+            arguments += [f"--{name}" if item else f"--no-{name}"] if switched else [f"--{name}", str(item)]
     try:
         return _cli(arguments, BenchOptions(), "lyra-bench")
     except InputError as error:

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ..engine.files import replacing
-from ..kernels.rasterize import STAGES, Rendering
+from ..kernels.frames import STAGES, Rendering
 from .clock import FRAME
 from .measure import PERCENTILES, Measurement
+from .peers import Comparison
 
 
 def print_measurement(console: Console, m: Measurement, calibration: float | None) -> None:
@@ -39,6 +40,21 @@ def print_measurement(console: Console, m: Measurement, calibration: float | Non
         share = m.splat_pixels_per_second / calibration
         rate += f", calibration loop {calibration / 1e9:.2f} G/s on all cores, ratio {share:.2f}"
     console.print(rate + "\n")
+
+
+def print_comparisons(console: Console, comparisons: list[Comparison]) -> None:
+    """One table, a line for each case and peer."""
+    table = Table(title="Medians; above 1 Lyra is faster", title_justify="left", title_style="bold")
+    table.add_column("case")
+    table.add_column("peer")
+    for title in ("splats", "size", "Lyra ms", "peer ms", "speed", "least PSNR"):
+        table.add_column(title, justify="right")
+    for c in comparisons:
+        least = float(c.psnr.min())
+        likeness = f"{least:.1f} dB" if np.isfinite(least) else "equal"
+        times = (f"{float(np.median(values)):.2f}" for values in (c.milliseconds, c.peer_milliseconds))
+        table.add_row(c.case, c.peer, f"{c.splats:,}", f"{c.width}x{c.height}", *times, f"{c.speedup:.2f}x", likeness)
+    console.print(table)
 
 
 def write_json(path: Path, results: dict[str, object]) -> None:

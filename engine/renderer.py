@@ -1,12 +1,21 @@
-"""Scene and camera in, frame out."""
+"""Scene and camera in, frame out: once by `render`, again and again by a `Renderer`."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..kernels.rasterize import BACKENDS, Rendering, Span, best_backend, no_span, rasterize, why_unavailable
+from ..kernels import autograd
+from ..kernels.backends import BACKENDS, best_backend, why_unavailable
+from ..kernels.frames import Rendering, Span, no_span
+from ..kernels.options import Options
+from ..kernels.rasterize import rasterize
+from ..kernels.views import ROW, pack_views
 from .errors import InputError
 from .scene.camera import Camera
 from .scene.gaussians import Gaussians
+
+PLAIN = Options()
 
 
 def resolve_backend(name: str) -> str:
@@ -36,6 +45,7 @@ def render(
     *,
     backend: str = "auto",
     background: Tensor | None = None,
+    options: Options = PLAIN,
     span: Span = no_span,
 ) -> Rendering:
     """Render one frame; see `lyra.kernels.rasterize.rasterize` for what comes back.
@@ -52,7 +62,135 @@ def render(
         camera.K,
         camera.width,
         camera.height,
-        backend=backend,
         background=background,
+        options=options,
+        backend=backend,
         span=span,
     )
+
+
+class Renderer:
+    """Renders one scene again and again, and never waits for the GPU.
+
+    On a GPU a frame is one CUDA graph, captured when a number of cameras and their size is first seen. Its tensors are
+    overwritten by the next frame of that kind: clone what you keep. The graph has room for a fixed number of tile
+    entries; a frame that wants more is right, but slow, and a later one finds 1.5 times what it wanted.
+    """
+
+    def __init__(
+        self, gaussians: Gaussians, *, backend: str = "auto", options: Options = PLAIN, stereo: bool = False
+    ) -> None:
+        """Take the scene to the backend's device.
+
+        Args:
+            stereo: cameras come in pairs of eyes, which share one sort and their colours.
+
+        Raises:
+            InputError: no such backend, or it cannot run here.
+        """
+        self.backend = resolve_backend(backend)
+        self.options, self.stereo = options, stereo
+        self.scene = gaussians.to(backend_device(self.backend))
+        self._frames: dict[tuple[int, int, int], _Frame] = {}
+
+    def render(
+        self, cameras: Camera | Sequence[Camera], *, background: Tensor | None = None, span: Span = no_span
+    ) -> Rendering:
+        """One frame; of several cameras of one size, with a leading axis.
+
+        Args:
+            background: RGB [3] on the CPU; black when None.
+
+        Raises:
+            InputError: the cameras differ in size, or there is none.
+            ValueError: stereo, and not pairs of cameras.
+        """
+        many = [cameras] if isinstance(cameras, Camera) else list(cameras)
+        sizes = sorted({(camera.width, camera.height) for camera in many})
+        if len(sizes) != 1:
+            raise InputError(f"cameras have sizes {sizes}, expected one size for all")
+        (width, height), eyes = sizes[0], 2 if self.stereo else 1
+        if len(many) % eyes:
+            raise ValueError(f"{len(many)} cameras, expected pairs of eyes for stereo")
+        poses = torch.stack([camera.world_to_camera for camera in many])
+        lenses = torch.stack([camera.K for camera in many])
+        rows = pack_views(poses, lenses, width, height, self.options, eyes).float()
+        back = torch.zeros(3) if background is None else background.float()
+        key = (len(many), width, height)
+        if key not in self._frames:
+            self._frames[key] = _Frame(self, *key)
+        frame = self._frames[key].draw(rows, back, span)
+        return _first(frame) if isinstance(cameras, Camera) else frame
+
+
+def _first(frame: Rendering) -> Rendering:
+    """Without the axis of views."""
+    found = {name: field[0] for name, field in frame._asdict().items() if isinstance(field, Tensor)}
+    return frame._replace(**found)
+
+
+class _Frame:
+    """What a renderer keeps for one number of views of one size."""
+
+    FIRST = 1 << 16  # entries to begin with, where counting them first would not be worth a wait
+    ROOM = 1.5  # capacity over the number of entries that a frame wanted; a sort pays for all of it
+
+    def __init__(self, owner: Renderer, views: int, width: int, height: int) -> None:
+        scene, device = owner.scene, owner.scene.means.device
+        self.backend, self.on_gpu = owner.backend, device.type == "cuda"
+        self.scene = autograd.Scene(*(tensor.float().contiguous() for tensor in scene.tensors().values()))
+        self.eyes, self.options, self.size = 2 if owner.stereo else 1, owner.options, (width, height)
+        self.rows = torch.zeros(views, ROW, device=device)
+        self.background = torch.zeros(views, 3, device=device)
+        self.capacity = self.FIRST if owner.backend == "triton" else None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.frame: Rendering | None = None
+        self.wanted = torch.zeros((), dtype=torch.int64, pin_memory=self.on_gpu)  # entries of the last frame
+        self.count = self.wanted.numpy()  # the same memory
+        self.arrived = torch.cuda.Event() if self.on_gpu else None
+
+    def draw(self, rows: Tensor, background: Tensor, span: Span) -> Rendering:
+        self._grow()
+        # From pageable memory these copies are staged by the driver: the host goes on, and may reuse its tensors.
+        self.rows.copy_(rows, non_blocking=True)
+        self.background.copy_(background.expand_as(self.background), non_blocking=True)
+        if self.on_gpu and span is no_span:
+            if self.graph is None:
+                self._capture()
+            self.graph.replay()  # type: ignore[union-attr]
+        else:
+            self.frame = self._run(span)
+        frame = self.frame
+        assert frame is not None
+        if self.capacity is not None:
+            self.wanted.copy_(torch.as_tensor(frame.counts.pairs), non_blocking=True)
+            if self.arrived is not None:
+                self.arrived.record()
+        return frame
+
+    def _run(self, span: Span) -> Rendering:
+        request = autograd.Request(*self.size, self.options, self.eyes, self.capacity, None, span)
+        with torch.no_grad():
+            stage = autograd.project_scene(self.backend, self.scene, self.rows, False, request)
+            return autograd.blend_scene(self.backend, stage, None, self.background, None, request)
+
+    def _grow(self) -> None:
+        """Make room for what an earlier frame wanted, if its count has come back by now."""
+        if self.capacity is None or (self.arrived is not None and not self.arrived.query()):
+            return
+        if int(self.count) > self.capacity:
+            self.capacity = int(self.ROOM * int(self.count))
+            self.graph = None
+
+    def _capture(self) -> None:
+        """Record the frame; the runs before compile its kernels, and say how much room it wants."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            wanted = int(self._run(no_span).counts.pairs)
+            self.capacity = max(self.capacity or 0, int(self.ROOM * wanted))
+            self._run(no_span)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.frame = self._run(no_span)

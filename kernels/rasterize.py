@@ -1,195 +1,309 @@
-"""The stages in order, for each backend, behind one function.
+"""Scenes and cameras in, frames out, by any backend, with gradients: `rasterize`, and gsplat's `rasterization` over it.
 
-Naming in all kernels: n splats of the scene, v visible, p pairs of splat and tile, t tiles; `*_out` is written, all
-else is read; UPPER is a constexpr. Conventions (axes, quaternions, colour, cut-offs): docs/conventions.md.
+Naming in all kernels: n splats of a scene, v views of it (groups times eyes), p entries of lists, t tiles; `*_out` is
+written, all else is read; UPPER is a constexpr. Conventions (axes, quaternions, colour, cut-offs): docs/conventions.md.
 """
 
-import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+import math
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .arguments import check_scene, check_view
+from . import autograd
+from .arguments import check_finite, check_scene, check_view, expand
+from .backends import choose_backend
+from .constants import BLUR, NEAR
+from .frames import Counts, Projected, Rendering, Span, no_span
+from .gsplat.channels import extra_of, paint_of, side_by_side
+from .gsplat.meta import make_meta
+from .gsplat.sparse_rows import SparseRows
+from .gsplat.translate import (
+    LENSES,
+    TILE_SIZE,
+    RenderMode,
+    check_modes,
+    check_shapes,
+    distortion,
+    mask_pixels,
+    quats_and_scales,
+    refuse,
+)
+from .options import Options, Precision
+from .views import pack_views
 
-BACKENDS = ("triton", "cpu", "reference")
-STAGES = ("project", "sort", "bin", "blend")  # the spans of every backend, in order
-
-Span = Callable[[str], AbstractContextManager[object]]
-Scene = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # means, quats, scales, opacities, sh
-
-
-def no_span(name: str) -> AbstractContextManager[None]:
-    """The span that measures nothing."""
-    return nullcontext()
-
-
-class Counts(NamedTuple):
-    """How much work a frame was, in the backend's own tiles: 16x16 (triton), 64x16 (cpu), all of it (reference)."""
-
-    visible: int  # splats that reach the picture
-    pairs: int  # entries in all tile lists
-    splat_pixels: int | Tensor  # times a splat was evaluated at a pixel; on a GPU a scalar there, so that nobody waits
-
-
-class Rendering(NamedTuple):
-    """One frame, in the float type of the scene (float32 unless the backend is `reference`), on its device."""
-
-    rgb: Tensor  # [h, w, 3] display-referred, background included
-    alpha: Tensor  # [h, w]
-    depth: Tensor  # [h, w] expected z in camera space, world units; 0 where alpha is 0
-    counts: Counts
-
-
-def why_unavailable(backend: str) -> str | None:
-    """None when `backend` (of `BACKENDS`) works on this machine, else one line that says why not and the cure."""
-    if backend != "triton":
-        return None
-    try:
-        import triton  # noqa: F401
-    except ImportError:
-        return "Triton is not installed: pip install triton (Linux), or use the backend cpu"
-    if _interpreted():
-        return None
-    if not torch.cuda.is_available():
-        return "no CUDA GPU is visible to torch: use the backend cpu"
-    return _why_no_driver()
-
-
-def _interpreted() -> bool:
-    """Whether Triton runs its kernels in Python, on any tensors."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def _why_no_driver() -> str | None:
-    """Triton compiles a small C helper at its first use on a machine; None when that has worked."""
-    from triton.runtime import driver
-
-    try:
-        driver.active.get_current_target()
-    except Exception as error:  # whatever the missing compiler or header makes Triton raise
-        said = " ".join(str(error).split())[:120]
-        return f"Triton cannot build its C helper ({said}): apt-get install gcc python3-dev, or set CC"
-    return None
-
-
-def best_backend() -> str:
-    """`triton` where it works, else `cpu`."""
-    return "triton" if torch.cuda.is_available() and why_unavailable("triton") is None else "cpu"
+PLAIN = Options()
 
 
 def rasterize(
     # scene:
-    means: Tensor,  # [n, 3]
-    quats: Tensor,  # [n, 4] wxyz
-    scales: Tensor,  # [n, 3] linear
-    opacities: Tensor,  # [n]
-    sh: Tensor,  # [n, k, 3]
+    means: Tensor,  # [..., n, 3]
+    quats: Tensor,  # [..., n, 4] wxyz
+    scales: Tensor,  # [..., n, 3] linear
+    opacities: Tensor,  # [..., n]
+    colors: Tensor,  # [..., n, k, 3] spherical harmonics, or [..., n, 3] RGB
     # camera:
-    world_to_camera: Tensor,  # [4, 4]
-    K: Tensor,  # [3, 3] pixels
+    world_to_camera: Tensor,  # [..., 4, 4] or [..., v, 4, 4]
+    K: Tensor,  # [3, 3] pixels, or one a view
     width: int,
     height: int,
     *,
-    background: Tensor | None = None,
+    features: Tensor | None = None,  # [..., n, N], or [..., v, n, N] one a view
+    background: Tensor | None = None,  # [3], or one a view
+    mask: Tensor | None = None,  # [h, w] bool, or one a view
+    stereo: bool = False,
+    options: Options = PLAIN,
     backend: str = "auto",
+    capacity: int | None = None,
+    keep_projected: bool = False,
     span: Span = no_span,
 ) -> Rendering:
-    """Render a scene of Gaussians: RGB, alpha and expected depth.
+    """Render scenes of Gaussians, each from its own cameras.
 
     Args:
-        background: RGB [3] behind the scene; black when None.
+        features: channels of any number that are blended like colour.
+        background: RGB behind the scene; black when None.
+        mask: only pixels where it is True are drawn; tiles without any cost nothing. The others are background.
+        stereo: the cameras of a scene are pairs of eyes; a pair shares one sort, and colours seen from its middle.
+        options: which outputs, and by which rules.
         backend: `triton` (tensors on a CUDA device, float32), `cpu` (Numba, float32), `reference` (plain torch, any
-            float type, differentiable), or `auto`: triton for CUDA tensors, cpu otherwise.
+            float type), or `auto`: triton for CUDA tensors, cpu otherwise. All are differentiable.
+        capacity: entries for which `triton` holds room in its tile lists. Then it never waits for the GPU; a frame that
+            needs more is right but slow, and `counts.pairs` says how many it wanted. None: it waits once and takes
+            what it needs. Not for gradients.
+        keep_projected: whether `Rendering.projected` is wanted.
         span: opened as a context manager round each stage of `STAGES`, for timing.
 
     Raises:
-        ValueError: a shape, a type or a value does not fit, there is no such backend, it cannot run here, or it has
-            no gradients and is asked for them, or the scene lies on the wrong device for it.
+        ValueError: a shape, a type or a value does not fit, there is no such backend, it cannot run here, or the scene
+            lies on the wrong device for it.
         RuntimeError: `cpu` in a process forked after its parent had rendered there.
     """
-    check_scene(means, quats, scales, opacities, sh)
-    check_view(world_to_camera, K, width, height, background)
-    if backend == "auto":
-        backend = "triton" if means.is_cuda else "cpu"
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown: give auto, {', '.join(BACKENDS)}")
-    if not means.is_cuda:  # tensors on a GPU have proved that there is one
-        reason = why_unavailable(backend)
-        if reason:
-            raise ValueError(f"backend {backend!r} cannot run here: {reason}")
-    fits = {"triton": means.is_cuda or _interpreted(), "cpu": means.device.type == "cpu", "reference": True}
-    if not fits[backend]:
-        raise ValueError(f"backend {backend!r} cannot read a scene on {means.device}: move it with .to()")
-    inputs = (means, quats, scales, opacities, sh, world_to_camera, K)
-    if backend != "reference" and torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        raise ValueError(f"backend {backend!r} has no gradients: give reference, or render under torch.no_grad()")
-    if background is None:
-        background = means.new_zeros(3)
-    stages = {"triton": _rasterize_triton, "cpu": _rasterize_cpu, "reference": _rasterize_reference}[backend]
-    scene = means.contiguous(), quats.contiguous(), scales.contiguous(), opacities.contiguous(), sh.contiguous()
-    return stages(scene, world_to_camera, K, width, height, background.to(means), span)
+    given = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
+    if features is not None:
+        given["features"] = features
+    check_scene(given)
+    check_view(world_to_camera, K, width, height)
+    backend = choose_backend(backend, means.device)
+    eyes = 2 if stereo else 1
+    lead, shape = means.shape[:-2], world_to_camera.shape[:-2]
+    scenes, views = math.prod(lead), math.prod(shape[len(lead) :])
+    if shape[: len(lead)] != lead or len(shape) > len(lead) + 1:
+        said = f"{[*lead, 4, 4]}, or {[*lead]} and a number of views before 4, 4"
+        raise ValueError(f"world_to_camera has shape {list(world_to_camera.shape)}, expected {said}")
+    if views % eyes:
+        raise ValueError(f"world_to_camera has {views} views, expected pairs of eyes for stereo")
+    if features is not None and features.dim() > means.dim() and features.shape[-3] != views:
+        raise ValueError(f"features has shape {list(features.shape)}, expected [{views}, n, N] at its end, a view each")
+
+    dtype = means.dtype if backend == "reference" else torch.float32
+    poses = world_to_camera.double().reshape(-1, 4, 4)
+    lenses = expand("K", K, (*shape, 3, 3)).to(poses).reshape(-1, 3, 3)
+    rows = pack_views(poses, lenses, width, height, options, eyes).to(dtype)
+    back = means.new_zeros(3) if background is None else background
+    back = expand("background", back, (*shape, 3)).to(dtype)
+    check_finite("background", back)
+    if mask is not None:
+        mask = expand("mask", mask, (*shape, height, width)).reshape(scenes, views, height, width)
+        if mask.dtype != torch.bool or mask.device != means.device:
+            raise ValueError(f"mask is {mask.dtype} on {mask.device}, expected torch.bool on {means.device}")
+    # Without waiting: the copies are small, and what reads them is queued behind them.
+    rows = rows.to(means.device, non_blocking=True).reshape(scenes, views, -1)
+    back = back.to(means.device, non_blocking=True).reshape(scenes, views, 3)
+    tensors = {
+        name: tensor.to(dtype).reshape(scenes, *tensor.shape[len(lead) :]).contiguous()
+        for name, tensor in given.items()
+    }
+    requests = [
+        autograd.Request(width, height, options, eyes, capacity, None if mask is None else mask[i].contiguous(), span)
+        for i in range(scenes)
+    ]
+    extras = [tensors["features"][i] if features is not None else None for i in range(scenes)]
+    each = [autograd.Scene(*(tensors[name][i] for name in autograd.Scene._fields)) for i in range(scenes)]
+    stages = [
+        autograd.project_scene(backend, scene, row, keep_projected, request)
+        for scene, row, request in zip(each, rows, requests, strict=True)
+    ]
+    projected = None
+    if keep_projected:
+        fields = zip(*(stage.projected for stage in stages), strict=True)
+        projected = Projected(*(_join(list(field), shape) for field in fields))
+    frames = []
+    for i in range(scenes):
+        watch = None if projected is None else autograd.Watch(projected.means2d, i, scenes)
+        frames.append(autograd.blend_scene(backend, stages[i], watch, back[i], extras[i], requests[i]))
+    counts = Counts(*(sum(numbers) for numbers in zip(*(frame.counts for frame in frames), strict=True)))
+    names = [name for name in Rendering._fields if isinstance(getattr(frames[0], name), Tensor)]
+    found = {name: _join([getattr(frame, name) for frame in frames], shape) for name in names}
+    return frames[0]._replace(**found, counts=counts, projected=projected)
 
 
-def _rasterize_triton(
-    scene: Scene, world_to_camera: Tensor, K: Tensor, width: int, height: int, background: Tensor, span: Span
-) -> Rendering:
-    from .bin import TILE, bin_splats
-    from .blend import blend
-    from .project import project
-    from .sort import depth_order
-
-    with span("project"):
-        records, keys = project(*(tensor.float() for tensor in scene), world_to_camera, K, width, height)
-    with span("sort"):
-        order = depth_order(keys)
-    with span("bin"):
-        ids, starts = bin_splats(records, order, width, height)
-    with span("blend"):
-        rgb, alpha, depth, listed = blend(records, ids, starts, width, height, background.float())
-    splat_pixels = listed.sum(dtype=torch.int64) * (TILE * TILE)
-    return Rendering(rgb, alpha, depth, Counts(len(order), len(ids), splat_pixels))
+def _join(tensors: list[Tensor], shape: torch.Size) -> Tensor:
+    """Tensors of scenes [v, ...] as one with the leading axes `shape`."""
+    tensor = tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+    return tensor.reshape(*shape, *tensors[0].shape[1:])
 
 
-def _rasterize_cpu(
-    scene: Scene, world_to_camera: Tensor, K: Tensor, width: int, height: int, background: Tensor, span: Span
-) -> Rendering:
-    from .cpu.bin import bin_splats
-    from .cpu.blend import blend
-    from .cpu.project import project
-    from .cpu.threads import all_cores
+def rasterization(
+    means: Tensor,  # [*B, N, 3]
+    quats: Tensor | None,  # [*B, N, 4] wxyz
+    scales: Tensor | None,  # [*B, N, 3]
+    opacities: Tensor,  # [*B, N]
+    colors: Tensor | None,  # [*B, (C,) N, D] or [*B, (C,) N, K, D]
+    viewmats: Tensor,  # [*B, C, 4, 4]
+    Ks: Tensor,  # [*B, C, 3, 3]
+    width: int,
+    height: int,
+    near_plane: float = NEAR,
+    far_plane: float = 1e10,
+    radius_clip: float = 0.0,
+    eps2d: float = BLUR,
+    sh_degree: int | None = None,
+    packed: bool = True,
+    tile_size: int | None = TILE_SIZE,
+    backgrounds: Tensor | None = None,  # [*B, C, D]
+    render_mode: RenderMode = "RGB",
+    sparse_grad: bool = False,
+    absgrad: bool = False,
+    rasterize_mode: Literal["classic", "antialiased"] = "classic",
+    channel_chunk: int = 32,
+    distributed: bool = False,
+    camera_model: Literal["pinhole", "ortho", "fisheye"] = "pinhole",
+    segmented: bool = False,
+    covars: Tensor | None = None,  # [*B, N, 3, 3]
+    with_ut: bool = False,
+    with_eval3d: bool = False,
+    radial_coeffs: Tensor | None = None,  # [*B, C, 4]
+    tangential_coeffs: None = None,
+    thin_prism_coeffs: None = None,
+    ftheta_coeffs: None = None,
+    rolling_shutter: Any = None,
+    viewmats_rs: None = None,
+    *,
+    # of gsplat 1.6:
+    return_normals: bool = False,
+    global_z_order: bool = True,
+    rays: None = None,
+    lidar_coeffs: None = None,
+    external_distortion_coeffs: None = None,
+    ut_params: None = None,
+    extra_signals: Tensor | None = None,  # [*B, (C,) N, E] or [N, K, E]
+    extra_signals_sh_degree: int | None = None,
+    renderer_config: None = None,
+    # of Lyra:
+    masks: Tensor | None = None,  # [*B, C, tile_height, tile_width] bool
+    backend: str = "auto",
+    precision: Precision = "parity",
+    deterministic: bool = False,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Render splats as gsplat does, from any number of cameras, differentiable in all tensors (poses and `Ks` too).
 
-    means, quats, scales, opacities, sh = (tensor.detach().float().numpy() for tensor in scene)
-    pose, lens = (tensor.detach().double().cpu().numpy() for tensor in (world_to_camera, K))
-    with all_cores():
-        with span("project"):
-            records, keys = project(means, quats, scales, opacities, sh, pose, lens, width, height)
-        with span("sort"):
-            order = np.sort(keys).astype(np.uint32)
-        with span("bin"):
-            ids, starts = bin_splats(records, order, width, height)
-        with span("blend"):
-            rgb, alpha, depth, seen = blend(records, ids, starts, width, height, background.detach().float().numpy())
-    counts = Counts(len(order), len(ids), seen)
-    return Rendering(torch.from_numpy(rgb), torch.from_numpy(alpha), torch.from_numpy(depth), counts)
+    Args:
+        colors: spherical harmonics if `sh_degree` is given, else channels as they are; may be None for D and ED.
+        sh_degree: bands to use, 0 to 4; `colors` may have more.
+        packed: whether what `meta` holds of each splat is [nnz, ...], only what is visible (this waits for a GPU),
+            or [*B, C, N, ...].
+        tile_size: of the grid of `meta` and `masks`, pixels; the picture does not depend on it.
+        render_mode: RGB; D, the sum of weighted depths; ED, their mean; RGB+D, RGB+ED, with the depth as last channel.
+        sparse_grad: gradients of means, quats and scales are COO tensors; needs `packed` and no batches.
+        absgrad: `meta["means2d"].absgrad` is set in the backward pass.
+        radial_coeffs: of a fisheye, one set for all cameras, without gradient.
+        channel_chunk, segmented: accepted, change nothing.
+        extra_signals: further channels, without background: `meta["render_extra_signals"]` [*B, C, height, width, E].
+        return_normals: `meta["normals"]` [*B, C, height, width, 3], of the splats' shortest axes.
+        masks: tiles that are False show the background and cost nothing.
+        backend, precision, deterministic: as of `rasterize` and its `Options`.
 
+    Returns:
+        Colours [*B, C, height, width, X], alphas [*B, C, height, width, 1] and `meta`, whose keys are gsplat's; the
+        lists of tiles in it are made when they are first asked for.
 
-def _rasterize_reference(
-    scene: Scene, world_to_camera: Tensor, K: Tensor, width: int, height: int, background: Tensor, span: Span
-) -> Rendering:
-    from .reference import blend, depth_order, project
+    Raises:
+        ValueError: a shape or a value does not fit, or something is asked for that Lyra does not do; the message says
+            what to do instead.
+    """
+    asked = {
+        "distributed": distributed,
+        "with_ut": with_ut,
+        "with_eval3d": with_eval3d,
+        "ut_params": ut_params,
+        "renderer_config": renderer_config,
+        "tangential_coeffs": tangential_coeffs,
+        "thin_prism_coeffs": thin_prism_coeffs,
+        "ftheta_coeffs": ftheta_coeffs,
+        "external_distortion_coeffs": external_distortion_coeffs,
+        "rolling_shutter": None if getattr(rolling_shutter, "name", None) == "GLOBAL" else rolling_shutter,
+        "viewmats_rs": viewmats_rs,
+        "rays": rays,
+        "lidar_coeffs": lidar_coeffs,
+    }
+    refuse(asked)
+    check_modes(render_mode, rasterize_mode, camera_model, global_z_order)
+    tile_size = TILE_SIZE if tile_size is None else tile_size
+    if tile_size < 1:
+        raise ValueError(f"tile_size is {tile_size}, expected 1 or more pixels")
+    check_shapes(means, viewmats, masks, (-(-width // tile_size), -(-height // tile_size)))
+    if covars is not None:
+        quats, scales = quats_and_scales(covars)
+    if quats is None or scales is None:
+        raise ValueError("quats or scales is None: give both, or covars")
+    if sparse_grad and (not packed or means.dim() > 2):
+        raise ValueError(f"sparse_grad needs packed=True and means [N, 3], got packed={packed}, {list(means.shape)}")
+    rows = SparseRows() if sparse_grad else None
+    if rows is not None:
+        means, quats, scales = rows(means), rows(quats), rows(scales)
 
-    world_to_camera, K = world_to_camera.to(scene[0]), K.to(scene[0])
-    with span("project"):
-        projected = project(*scene, world_to_camera, K, width, height)
-    with span("sort"):
-        order = depth_order(projected)
-    with span("bin"):
-        pass  # the reference has no lists
-    with span("blend"):
-        rgb, alpha, depth = blend(projected, order, width, height)
-        rgb = rgb + (1 - alpha[..., None]) * background
-    return Rendering(rgb, alpha, depth, Counts(len(order), len(order), len(order) * width * height))
+    shows_color = "RGB" in render_mode
+    if shows_color and colors is None:
+        raise ValueError(f"colors is None with render_mode={render_mode!r}: give colors, or D or ED")
+    paint = paint_of(means, viewmats, colors if shows_color else None, sh_degree, backgrounds)
+    extra = None if extra_signals is None else extra_of(means, viewmats, extra_signals, extra_signals_sh_degree)
+    options = Options(
+        lens=LENSES[camera_model],
+        distortion=distortion(radial_coeffs, camera_model),
+        antialiased=rasterize_mode == "antialiased",
+        near=near_plane,
+        far=far_plane,
+        blur=eps2d,
+        radius_clip=float(math.floor(radius_clip)),  # gsplat compares it with radii rounded up
+        precision=precision,
+        depth="D" in render_mode,
+        normals=return_normals,
+        absgrad=absgrad,
+        deterministic=deterministic,
+    )
+    frame = rasterize(
+        means,
+        quats,
+        scales,
+        opacities,
+        paint.colors,
+        viewmats,
+        Ks,
+        width,
+        height,
+        features=side_by_side(paint.features, extra, viewmats.shape[-3]),
+        background=paint.background,
+        mask=None if masks is None else mask_pixels(masks, tile_size, width, height),
+        options=options,
+        backend=backend,
+        keep_projected=True,
+    )
+    alphas = frame.alpha[..., None]
+    own = 0 if paint.features is None else paint.features.shape[-1]
+    channels = [frame.rgb[..., : paint.direct]]
+    if frame.features is not None and own:
+        channels.append(frame.features[..., :own])
+        if paint.rest is not None:
+            channels[-1] = channels[-1] + (1 - alphas) * paint.rest[..., None, None, :]
+    if frame.depth is not None:
+        depth = frame.depth[..., None]
+        channels.append(depth if "ED" in render_mode else depth * alphas)
+    meta = make_meta(frame.projected, packed, tile_size, width, height)
+    if rows is not None:
+        rows.ids = meta["gaussian_ids"]
+    if frame.features is not None and extra is not None:
+        meta["render_extra_signals"] = frame.features[..., own:]
+    if return_normals:
+        meta["normals"] = frame.normals
+    return torch.cat(channels, dim=-1), alphas, meta

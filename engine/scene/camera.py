@@ -39,7 +39,7 @@ class Camera:
         for name in ("fx", "fy", "cx", "cy"):
             object.__setattr__(self, name, float(getattr(self, name)))
         try:
-            check_view(self.world_to_camera, self.K, self.width, self.height, None)
+            check_view(self.world_to_camera, self.K, self.width, self.height)
         except ValueError as error:
             raise InputError(str(error)) from None
         rotation = self.world_to_camera[:3, :3]

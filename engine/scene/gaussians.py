@@ -29,7 +29,9 @@ class Gaussians:
 
     def __post_init__(self) -> None:
         try:
-            check_scene(self.means, self.quats, self.scales, self.opacities, self.sh)
+            check_scene(self.tensors())
+            if self.means.dim() != 2:
+                raise ValueError(f"means has shape {list(self.means.shape)}, expected [n, 3]: one scene at a time")
         except ValueError as error:
             raise InputError(str(error)) from None
 

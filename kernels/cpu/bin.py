@@ -11,12 +11,12 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from .. import constants as c
+from .chunk import TILE_HEIGHT, TILE_WIDTH
 from .compiled import compiled
-from .record import read_record
-from .simd import least, most, prefetch
+from .record import prefetch_record, read_record
+from .simd import element, least, most, put
 
 f32 = np.float32
-TILE_WIDTH, TILE_HEIGHT = 64, 16  # pixels
 
 _ZERO, _HALF, _ONE = f32(0), f32(0.5), f32(1)
 _SLACK = f32(0.01)  # pixels, so that rounding never drops a pixel that the blend would keep
@@ -29,6 +29,8 @@ _AHEAD = 12  # splats whose records are fetched early: the depth order jumps abo
 def _box(records, i, columns, rows):
     """First and last row, first and last column of the tiles that the ellipse's box reaches; last < first if none."""
     mean, _, _, _, _, extent = read_record(records, i)
+    if extent[0] < _ZERO:  # this eye does not see it, only the other one does
+        return 0, -1, 0, -1
     x, y = mean[0] - _HALF, mean[1] - _HALF  # in the grid of pixel centres
     extent_x, extent_y = extent[0] + _SLACK, extent[1] + _SLACK
     width, height = f32(columns * TILE_WIDTH), f32(rows * TILE_HEIGHT)
@@ -77,7 +79,7 @@ def _count(records, order, columns, rows, boxes_out, counts_out):
         counts[:] = 0
         spans = np.empty((rows, 2), dtype=np.int64)
         for k in range(block * len(order) // blocks, (block + 1) * len(order) // blocks):
-            prefetch(records, np.int64(order[min(k + _AHEAD, len(order) - 1)]) * c.RECORD)
+            prefetch_record(records, np.int64(element(order, min(k + _AHEAD, len(order) - 1))))
             i = np.int64(order[k])
             top, bottom, left, right = _box(records, i, columns, rows)
             boxes_out[k, 0], boxes_out[k, 1], boxes_out[k, 2], boxes_out[k, 3] = top, bottom, left, right
@@ -99,17 +101,18 @@ def _fill(records, order, columns, rows, boxes, places, ids_out):
         place = places[block]
         spans = np.empty((rows, 2), dtype=np.int64)
         for k in range(block * len(order) // blocks, (block + 1) * len(order) // blocks):
+            prefetch_record(records, np.int64(element(order, min(k + _AHEAD, len(order) - 1))))
             top, bottom, left, right = boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3]
             if top < bottom and left < right:
                 _spans(records, np.int64(order[k]), top, bottom, columns, spans)
                 for row in range(top, bottom + 1):
                     for tile in range(row * columns + spans[row, 0], row * columns + spans[row, 1] + 1):
-                        ids_out[place[tile]] = order[k]
+                        put(ids_out, element(place, tile), element(order, k))
                         place[tile] += 1
             else:
                 for row in range(top, bottom + 1):
                     for tile in range(row * columns + left, row * columns + right + 1):
-                        ids_out[place[tile]] = order[k]
+                        put(ids_out, element(place, tile), element(order, k))
                         place[tile] += 1
 
 

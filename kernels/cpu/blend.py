@@ -1,207 +1,223 @@
-"""Blend each tile's splats front to back, on the CPU: eight pixels of a row at a time, rows and columns cut exactly.
+"""Blend each tile's splats front to back, on the CPU: a block of 4x4 pixels at a time, over the splats that reach it.
 
-A tile's six planes (transmittance, RGB, depth, alpha) stay in the first-level cache as groups of eight pixels. The
-loop over a row has no branches: a pixel that has stopped keeps transmittance 0, which makes every later weight 0.
+A block's planes stay in registers while it goes through a chunk of 64 splats (chunk.py), and in the first-level cache
+between chunks. Cores take tiles, a few neighbours at a time, whenever they get free. Depth and median depth are
+compiled in or out.
 """
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import get_num_threads, prange
 
 from .. import constants as c
-from .bin import TILE_HEIGHT, TILE_WIDTH
+from .chunk import (
+    BLOCK,
+    BLOCK_HEIGHT,
+    BLOCK_WIDTH,
+    CHUNK,
+    GRID,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    block_corner,
+    enter_chunk,
+    lane_of,
+    workspace,
+)
 from .compiled import compiled
-from .record import read_record
-from .simd import LANES, bits, element, least, load, most, prefetch, ramp, splat, sqrt, store, where
+from .features import contributions
+from .picture import store_block, store_rgb_block
+from .simd import LANES, element, load, lowest_bit, splat, store, take, where
+from .weights import find_alphas, goes_on, light_tile, pass_splat
 
 f32 = np.float32
-_GROUPS = TILE_WIDTH // LANES  # across a tile: as many as a vector has lanes
-_LANES_LOG2 = 3
-_PLANES = 6
-_STRIDE = _PLANES * LANES  # floats a group of pixels
-# Scratch of a splat: a power and a shift of u for each row, the first and last row for each column of groups.
-_POWERS, _SHIFTS, _TOPS, _BOTTOMS = 0, TILE_HEIGHT, 2 * TILE_HEIGHT, 2 * TILE_HEIGHT + LANES
-_SCRATCH = 2 * TILE_HEIGHT + 2 * LANES
-_CHECK = 16  # splats between two looks whether every pixel has stopped
-_AHEAD = 4  # splats whose records are fetched early
-_ITEMS_A_THREAD = 16
+TILES_AT_ONCE = 4  # neighbours, which share splats
 
-# exp2(p) for p in -8..0 as a polynomial for exp2(p / 16), squared four times: relative error 1.3e-6, no integer tricks.
-_FIT = np.polynomial.chebyshev.Chebyshev.interpolate(lambda p: np.exp2(p / 16), 4, domain=[-8, 0])
-_E0, _E1, _E2, _E3, _E4 = (f32(value) for value in _FIT.convert(kind=np.polynomial.Polynomial).coef)
-
-_ZERO, _HALF, _ONE, _SLACK, _TINY = f32(0), f32(0.5), f32(1), f32(0.01), f32(1e-12)
-_ALPHA_MAX, _LOG2_ALPHA_MIN, _STOP = f32(c.ALPHA_MAX), f32(c.LOG2_ALPHA_MIN), f32(c.STOP)
+# Floats of a plane of a tile, block by block; one more, so that the planes of a block share no set of the cache.
+_PLANE = (GRID * GRID + 1) * BLOCK
+_LIGHT, _ALPHA, _RED, _GREEN, _BLUE, _DEPTH, _MEDIAN = range(0, 7 * _PLANE, _PLANE)
+_PLANES = 7 * _PLANE
+_ZERO, _HALF, _ONE, _TINY = f32(0), f32(0.5), f32(1), f32(1e-12)
 
 
-@compiled(inline=True)
-def _blend_column(planes, at, rows, us, scratch, row, red, green, blue, depth):
-    """One splat over `rows` rows of one column of groups, from `row`; the exponent is power - (u + shift)^2."""
-    zero = splat(_ZERO)
-    reds, greens, blues, depths = splat(red), splat(green), splat(blue), splat(depth)
-    for step in range(rows):
-        i = at + step * _STRIDE
-        u = us + splat(element(scratch, _SHIFTS + row + step))
-        p = splat(element(scratch, _POWERS + row + step)) - u * u
-        e = splat(_E0) + p * (splat(_E1) + p * (splat(_E2) + p * (splat(_E3) + p * splat(_E4))))
-        e = e * e
-        e = e * e
-        e = e * e
-        e = e * e
-        alpha = min(e, splat(_ALPHA_MAX))
-        alpha = where(p >= splat(_LOG2_ALPHA_MIN), alpha, zero)
-        before = load(planes, i)
-        weight = alpha * before
-        after = before - weight
-        goes_on = after > splat(_STOP)
-        weight = where(goes_on, weight, zero)
-        store(planes, i, where(goes_on, after, zero))
-        store(planes, i + LANES, load(planes, i + LANES) + weight * reds)
-        store(planes, i + 2 * LANES, load(planes, i + 2 * LANES) + weight * greens)
-        store(planes, i + 3 * LANES, load(planes, i + 3 * LANES) + weight * blues)
-        store(planes, i + 4 * LANES, load(planes, i + 4 * LANES) + weight * depths)
-        store(planes, i + 5 * LANES, load(planes, i + 5 * LANES) + weight)
+class Blended(NamedTuple):
+    """What is seen of one view; None for what was not asked for."""
+
+    rgb: np.ndarray  # [h, w, 3] float32, background included
+    alpha: np.ndarray  # [h, w]
+    depth: np.ndarray | None  # [h, w] expected; 0 where nothing is seen
+    median: np.ndarray | None  # [h, w] depth of the splat at which the transmittance falls to a half; 0 if it does not
+    contribution: np.ndarray | None  # [n] blending weight of each splat, summed over the pixels
+    seen: int  # times a splat was evaluated at a pixel
 
 
 @compiled(inline=True)
-def _row_range(records, i, x, y, scratch_out):
-    """Between which y the ellipse lies within each of the tile's eight columns of groups, in rows of the tile.
-
-    The edge y(dx) of an ellipse is concave in dx, so its extreme within a column lies at the dx of the global extreme,
-    clamped to the column.
-    """
-    _, (l0, l1, _), log2_opacity, _, _, (extent_x, extent_y) = read_record(records, i)
-    tilt = -l1 / l0
-    ratio = extent_y / extent_x
-    slope = splat(tilt * ratio * ratio)  # of the line through the middles of the ellipse's columns
-    tip = splat(tilt * extent_y)  # dx of the lowest point
-    height = splat(math.sqrt(most(log2_opacity - _LOG2_ALPHA_MIN, _ZERO)) / l0 * ratio)
-    inverse, zero, one = splat(_ONE / extent_x), splat(_ZERO), splat(_ONE)
-    left = max(ramp() * splat(f32(LANES)) - splat(x), splat(-extent_x))
-    right = min(ramp() * splat(f32(LANES)) + splat(f32(LANES - 1) - x), splat(extent_x))
-    at = max(min(zero - tip, right), left)
-    share = at * inverse
-    edge = slope * at - height * sqrt(max(one - share * share, zero))
-    store(scratch_out, _TOPS, edge + splat(y - _SLACK))
-    at = max(min(tip, right), left)
-    share = at * inverse
-    edge = slope * at + height * sqrt(max(one - share * share, zero))
-    store(scratch_out, _BOTTOMS, edge + splat(y + _SLACK))
+def _blend_block(planes, block, table, count, entries, alphas, wants_depth, wants_median):
+    """Pass a block's splats; returns whether some pixel goes on."""
+    half = splat(_HALF)
+    left, right = block * BLOCK, block * BLOCK + LANES
+    light0, light1 = load(planes, left + _LIGHT), load(planes, right + _LIGHT)
+    alpha0, alpha1 = load(planes, left + _ALPHA), load(planes, right + _ALPHA)
+    red0, red1 = load(planes, left + _RED), load(planes, right + _RED)
+    green0, green1 = load(planes, left + _GREEN), load(planes, right + _GREEN)
+    blue0, blue1 = load(planes, left + _BLUE), load(planes, right + _BLUE)
+    depth0, depth1 = load(planes, left + _DEPTH), load(planes, right + _DEPTH)
+    median0, median1 = load(planes, left + _MEDIAN), load(planes, right + _MEDIAN)
+    for k in range(count):
+        entry = element(entries, k)
+        after0, weight0 = pass_splat(light0, load(alphas, k * BLOCK))
+        after1, weight1 = pass_splat(light1, load(alphas, k * BLOCK + LANES))
+        alpha0, alpha1 = alpha0 + weight0, alpha1 + weight1
+        value = splat(element(table, entry + c.RED))
+        red0, red1 = red0 + weight0 * value, red1 + weight1 * value
+        value = splat(element(table, entry + c.GREEN))
+        green0, green1 = green0 + weight0 * value, green1 + weight1 * value
+        value = splat(element(table, entry + c.BLUE))
+        blue0, blue1 = blue0 + weight0 * value, blue1 + weight1 * value
+        if wants_depth or wants_median:
+            value = splat(element(table, entry + c.DEPTH))
+        if wants_depth:
+            depth0, depth1 = depth0 + weight0 * value, depth1 + weight1 * value
+        if wants_median:
+            median0 = where((light0 > half) & (half >= after0), value, median0)
+            median1 = where((light1 > half) & (half >= after1), value, median1)
+        light0, light1 = after0, after1
+    store(planes, left + _LIGHT, light0)
+    store(planes, right + _LIGHT, light1)
+    store(planes, left + _ALPHA, alpha0)
+    store(planes, right + _ALPHA, alpha1)
+    store(planes, left + _RED, red0)
+    store(planes, right + _RED, red1)
+    store(planes, left + _GREEN, green0)
+    store(planes, right + _GREEN, green1)
+    store(planes, left + _BLUE, blue0)
+    store(planes, right + _BLUE, blue1)
+    if wants_depth:
+        store(planes, left + _DEPTH, depth0)
+        store(planes, right + _DEPTH, depth1)
+    if wants_median:
+        store(planes, left + _MEDIAN, median0)
+        store(planes, right + _MEDIAN, median1)
+    return goes_on(light0, light1)
 
 
 @compiled()
-def _blend_splat(planes, live, scratch, records, i, left, top):
-    """One splat over a tile whose corner pixel is (left, top); returns the number of pixels looked at."""
-    mean, (l0, l1, l2), log2_opacity, (red, green, blue), depth, (extent_x, extent_y) = read_record(records, i)
-    x, y = mean[0] - f32(left) - _HALF, mean[1] - f32(top) - _HALF  # from the centre of the tile's first pixel
-    first_x = np.int64(least(most(np.ceil(x - extent_x), _ZERO), f32(TILE_WIDTH)))
-    last_x = np.int64(most(least(np.floor(x + extent_x), f32(TILE_WIDTH - 1)), -_ONE))
-    first_y = np.int64(least(most(np.ceil(y - extent_y), _ZERO), f32(TILE_HEIGHT)))
-    last_y = np.int64(most(least(np.floor(y + extent_y), f32(TILE_HEIGHT - 1)), -_ONE))
-    if last_x < first_x or last_y < first_y:
-        return 0
-    for eight in range(0, TILE_HEIGHT, LANES):
-        dy = ramp() + splat(f32(eight) - y)
-        v = splat(l2) * dy
-        store(scratch, _POWERS + eight, splat(log2_opacity) - v * v)
-        store(scratch, _SHIFTS + eight, splat(l1) * dy)
-    first, last = first_x >> _LANES_LOG2, last_x >> _LANES_LOG2
-    exact = last > first and last_y - first_y > 2
-    if exact:
-        _row_range(records, i, x, y, scratch)
+def _blend_tile(planes, live, wants_depth, wants_median, buffers, records, ids, start, stop, left, top):
+    """The splats of a tile, ids start to stop, over its live blocks; returns the number of pixels looked at."""
+    table, words, entries, alphas = buffers
+    planes[_ALPHA:] = _ZERO
     seen = 0
-    for column in range(first, last + 1):
-        from_row, to_row = most(first_y, element(live, 2 * column)), least(last_y, element(live, 2 * column + 1))
-        if exact:
-            from_row = most(from_row, np.int64(np.ceil(most(element(scratch, _TOPS + column), _ZERO))))
-            to_row = least(to_row, np.int64(np.floor(most(element(scratch, _BOTTOMS + column), -_ONE))))
-        rows = to_row - from_row + 1
-        if rows > 0:
-            us = splat(l0 * (f32(column * LANES) - x)) + splat(l0) * ramp()
-            at = (column * TILE_HEIGHT + from_row) * _STRIDE
-            _blend_column(planes, at, rows, us, scratch, from_row, red, green, blue, depth)
-            seen += rows
-    return seen * LANES
+    while start < stop and live:
+        some = enter_chunk(records, ids, start, min(CHUNK, stop - start), left, top, live, table, words)
+        start += CHUNK
+        while some:
+            block = lowest_bit(some)
+            some &= some - 1
+            count = find_alphas(element(words, block), block, table, entries, alphas)
+            if wants_median:
+                lit = _blend_block(planes, block, table, count, entries, alphas, True, True)
+            elif wants_depth:
+                lit = _blend_block(planes, block, table, count, entries, alphas, True, False)
+            else:
+                lit = _blend_block(planes, block, table, count, entries, alphas, False, False)
+            if not lit:
+                live &= ~(1 << block)
+            seen += count
+    return seen * BLOCK
+
+
+@compiled(inline=True)
+def _finish_block(planes, block, background):
+    """Put the background behind a block, and make expected depth of the sum."""
+    for i in range(block * BLOCK, block * BLOCK + BLOCK, LANES):
+        alpha = load(planes, i + _ALPHA)
+        clear = splat(_ONE) - alpha
+        store(planes, i + _RED, load(planes, i + _RED) + clear * splat(background[0]))
+        store(planes, i + _GREEN, load(planes, i + _GREEN) + clear * splat(background[1]))
+        store(planes, i + _BLUE, load(planes, i + _BLUE) + clear * splat(background[2]))
+        store(planes, i + _DEPTH, load(planes, i + _DEPTH) / max(alpha, splat(_TINY)))
+
+
+@compiled(inline=True)
+def _write_plane(planes, at, pixel, x, y, width, height, plane_out):
+    """One channel of a block whose first pixel is (x, y); nothing where the picture lacks that plane."""
+    if len(plane_out) == 0:
+        return
+    if x + BLOCK_WIDTH <= width and y + BLOCK_HEIGHT <= height:
+        store_block(plane_out, pixel, width, load(planes, at), load(planes, at + LANES))
+    else:
+        for row in range(min(BLOCK_HEIGHT, height - y)):
+            for column in range(min(BLOCK_WIDTH, width - x)):
+                plane_out[pixel + row * width + column] = planes[at + lane_of(column, row)]
+
+
+@compiled(inline=True)
+def _write_rgb(planes, at, pixel, x, y, width, height, rgb_out):
+    if x + BLOCK_WIDTH <= width and y + BLOCK_HEIGHT <= height:
+        red0, red1 = load(planes, at + _RED), load(planes, at + _RED + LANES)
+        green0, green1 = load(planes, at + _GREEN), load(planes, at + _GREEN + LANES)
+        blue0, blue1 = load(planes, at + _BLUE), load(planes, at + _BLUE + LANES)
+        store_rgb_block(rgb_out, 3 * pixel, 3 * width, red0, red1, green0, green1, blue0, blue1)
+    else:
+        for row in range(min(BLOCK_HEIGHT, height - y)):
+            for column in range(min(BLOCK_WIDTH, width - x)):
+                i, lane = 3 * (pixel + row * width + column), at + lane_of(column, row)
+                rgb_out[i], rgb_out[i + 1] = planes[lane + _RED], planes[lane + _GREEN]
+                rgb_out[i + 2] = planes[lane + _BLUE]
 
 
 @compiled()
-def _look_for_live(planes, live_out):
-    """Narrow each group column to the rows in which some pixel goes on; returns whether there are any."""
-    some = False
-    for column in range(_GROUPS):
-        first, last = live_out[2 * column], live_out[2 * column + 1]
-        base = column * TILE_HEIGHT
-        while first <= last and not bits(load(planes, (base + first) * _STRIDE) > splat(_ZERO)):
-            first += 1
-        while last >= first and not bits(load(planes, (base + last) * _STRIDE) > splat(_ZERO)):
-            last -= 1
-        live_out[2 * column], live_out[2 * column + 1] = first, last
-        some = some or first <= last
-    return some
+def _write_tile(planes, left, top, background, width, height, rgb_out, alpha_out, depth_out, median_out):
+    for block in range(GRID * GRID):
+        across, down = block_corner(block)
+        x, y, at = left + across, top + down, block * BLOCK
+        if x < width and y < height:
+            pixel = y * width + x
+            _finish_block(planes, block, background)
+            _write_rgb(planes, at, pixel, x, y, width, height, rgb_out)
+            _write_plane(planes, at + _ALPHA, pixel, x, y, width, height, alpha_out)
+            _write_plane(planes, at + _DEPTH, pixel, x, y, width, height, depth_out)
+            _write_plane(planes, at + _MEDIAN, pixel, x, y, width, height, median_out)
 
 
 @compiled()
-def _write_tile(planes, left, top, background, rgb_out, alpha_out, depth_out):
-    height, width = alpha_out.shape
-    b0, b1, b2 = background[0], background[1], background[2]
-    for column in range(_GROUPS):
-        x = left + column * LANES
-        for row in range(min(TILE_HEIGHT, height - top)):
-            i, y = (column * TILE_HEIGHT + row) * _STRIDE, top + row
-            for lane in range(min(LANES, width - x)):
-                alpha = planes[i + lane + 5 * LANES]
-                clear = _ONE - alpha
-                rgb_out[y, x + lane, 0] = planes[i + lane + LANES] + clear * b0
-                rgb_out[y, x + lane, 1] = planes[i + lane + 2 * LANES] + clear * b1
-                rgb_out[y, x + lane, 2] = planes[i + lane + 3 * LANES] + clear * b2
-                alpha_out[y, x + lane] = alpha
-                depth_out[y, x + lane] = planes[i + lane + 4 * LANES] / max(alpha, _TINY)
-
-
-@compiled()
-def _write_empty_tile(left, top, background, rgb_out, alpha_out, depth_out):
-    height, width = alpha_out.shape
+def _write_empty_tile(left, top, background, width, height, rgb_out, alpha_out, depth_out, median_out):
     for y in range(top, min(top + TILE_HEIGHT, height)):
-        for x in range(left, min(left + TILE_WIDTH, width)):
-            rgb_out[y, x, 0], rgb_out[y, x, 1], rgb_out[y, x, 2] = background[0], background[1], background[2]
-            alpha_out[y, x] = _ZERO
-            depth_out[y, x] = _ZERO
-
-
-@compiled()
-def _blend_tile(planes, live, scratch, records, ids, start, stop, left, top):
-    """The splats of a tile, ids start to stop; returns the number of pixels looked at."""
-    planes[:] = _ZERO
-    for group in range(TILE_HEIGHT * _GROUPS):
-        store(planes, group * _STRIDE, splat(_ONE))
-    live[0::2], live[1::2] = 0, TILE_HEIGHT - 1
-    seen = 0
-    while start < stop:
-        end = min(start + _CHECK, stop)
-        for k in range(start, end):
-            prefetch(records, np.int64(element(ids, min(k + _AHEAD, stop - 1))) * c.RECORD)
-            seen += _blend_splat(planes, live, scratch, records, np.int64(element(ids, k)), left, top)
-        start = end if _look_for_live(planes, live) else stop
-    return seen
+        first, end = y * width + left, y * width + min(left + TILE_WIDTH, width)
+        for pixel in range(first, end):
+            for channel in range(3):
+                rgb_out[3 * pixel + channel] = background[channel]
+        alpha_out[first:end] = _ZERO
+        if len(depth_out):
+            depth_out[first:end] = _ZERO
+        if len(median_out):
+            median_out[first:end] = _ZERO
 
 
 @compiled(parallel=True)
-def _blend_all(records, ids, starts, columns, items, background, rgb_out, alpha_out, depth_out, seen_out):
-    tiles = len(starts) - 1
-    for item in prange(items):
-        planes = np.empty(TILE_HEIGHT * _GROUPS * _STRIDE, dtype=np.float32)
-        live = np.empty(2 * _GROUPS, dtype=np.int64)
-        scratch = np.empty(_SCRATCH, dtype=np.float32)
+def _blend_all(
+    records, ids, starts, width, height, background, mask, threads, next_tile, rgb, alpha, depth, median, seen_out
+):
+    tiles, columns = len(starts) - 1, -(-width // TILE_WIDTH)
+    for thread in prange(threads):
+        planes, buffers = np.empty(_PLANES, dtype=np.float32), workspace()
+        wants_depth, wants_median = len(depth) > 0, len(median) > 0
         seen = 0
-        for tile in range(item, tiles, items):  # interleaved: neighbours cost alike
-            left, top = tile % columns * TILE_WIDTH, tile // columns * TILE_HEIGHT
-            if starts[tile] == starts[tile + 1]:
-                _write_empty_tile(left, top, background, rgb_out, alpha_out, depth_out)
-            else:
-                seen += _blend_tile(planes, live, scratch, records, ids, starts[tile], starts[tile + 1], left, top)
-                _write_tile(planes, left, top, background, rgb_out, alpha_out, depth_out)
-        seen_out[item] = seen
+        first = take(next_tile, TILES_AT_ONCE)
+        while first < tiles:
+            for tile in range(first, min(first + TILES_AT_ONCE, tiles)):
+                left, top = tile % columns * TILE_WIDTH, tile // columns * TILE_HEIGHT
+                start, stop = starts[tile], starts[tile + 1]
+                if start == stop:
+                    _write_empty_tile(left, top, background, width, height, rgb, alpha, depth, median)
+                else:
+                    live = light_tile(left, top, width, height, mask, planes)
+                    seen += _blend_tile(
+                        planes, live, wants_depth, wants_median, buffers, records, ids, start, stop, left, top
+                    )
+                    _write_tile(planes, left, top, background, width, height, rgb, alpha, depth, median)
+            first = take(next_tile, TILES_AT_ONCE)
+        seen_out[thread] = seen
 
 
 def blend(
@@ -211,11 +227,31 @@ def blend(
     width: int,
     height: int,
     background: np.ndarray,  # [3] float32
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """RGB [h, w, 3], alpha [h, w], expected depth [h, w] (0 where nothing is seen), and the splat-pixels looked at."""
-    rgb = np.empty((height, width, 3), dtype=f32)
-    alpha, depth = np.empty((height, width), dtype=f32), np.empty((height, width), dtype=f32)
-    items = get_num_threads() * _ITEMS_A_THREAD
-    seen = np.zeros(items, dtype=np.int64)
-    _blend_all(records.reshape(-1), ids, starts, -(-width // TILE_WIDTH), items, background, rgb, alpha, depth, seen)
-    return rgb, alpha, depth, int(seen.sum())
+    *,
+    mask: np.ndarray | None = None,  # [h, w] bool
+    depth: bool = True,
+    median: bool = False,
+    contribution: bool = False,
+) -> Blended:
+    """Render one view from its lists.
+
+    Args:
+        mask: pixels that are False are not rendered: background there, alpha and depths 0, no contribution.
+        depth, median, contribution: which of these are wanted.
+    """
+    rgb, alpha = np.empty((height, width, 3), dtype=f32), np.empty((height, width), dtype=f32)
+    depths = np.empty((height, width) if depth else 0, dtype=f32)
+    medians = np.empty((height, width) if median else 0, dtype=f32)
+    flat_records, flat_mask = records.reshape(-1), np.zeros(0, dtype=bool) if mask is None else mask.reshape(-1)
+    threads = get_num_threads()
+    seen, next_tile = np.zeros(threads, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    planes = rgb.reshape(-1), alpha.reshape(-1), depths.reshape(-1), medians.reshape(-1)
+    _blend_all(flat_records, ids, starts, width, height, background, flat_mask, threads, next_tile, *planes, seen)
+    return Blended(
+        rgb,
+        alpha,
+        depths if depth else None,
+        medians if median else None,
+        contributions(records, ids, starts, width, height, mask=mask) if contribution else None,
+        int(seen.sum()),
+    )

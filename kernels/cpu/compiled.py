@@ -43,6 +43,8 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Calla
 def _folder() -> Path:
     digest = hashlib.sha256()
     kernels = Path(__file__).parents[1]
-    for source in sorted([kernels / "constants.py", kernels / "views.py", *kernels.glob("cpu/*.py")]):
+    for source in sorted(
+        [*(kernels / f"{name}.py" for name in ("constants", "views", "adjoint")), *kernels.glob("cpu/*.py")]
+    ):
         digest.update(source.read_bytes())
     return cache_folder() / f"numba-{digest.hexdigest()[:16]}"

@@ -1,23 +1,32 @@
 """Project splats to records, on the CPU: eight at a time, spherical harmonics only for those that are seen.
 
-Reads 44 bytes a splat, 12 k more for one that is seen, and writes for it a 48-byte record (kernels/constants.py) in the
-order of the scene, its depth and its id. Same formulas as kernels/reference.py, in float32.
+Reads 44 bytes a splat and view, 12 k or 3 floats of colour more for one that is seen, and writes for it a 48-byte
+record (kernels/constants.py) in the order of the scene, its depth and its id. The eyes of a group share one colour and
+one key. Same formulas as kernels/reference.py, in float32.
 """
 
 import numpy as np
 from numba import prange
 
 from .. import constants as c
+from .. import views as v
+from ..options import Options
 from .compiled import compiled
+from .lens import FISHEYE, LENSES, ORTHOGRAPHIC, fisheye, orthographic, pinhole, to_camera
 from .simd import LANES, bits, exponent, gather, load, mantissa, most, splat, sqrt, store
 
 f32 = np.float32
-_CHUNK = 4096  # splats a work item, a multiple of LANES
-_BASIS = 9  # row of the lane buffer where the SH basis starts, after the records' nine other values
+SH_COUNTS = (1, 4, 9, 16)
 
-_BLUR, _NEAR, _ZERO, _HALF, _ONE, _TWO = f32(c.BLUR), f32(c.NEAR), f32(0), f32(0.5), f32(1), f32(2)
+_CHUNK = 4096  # splats a work item, a multiple of LANES
+# Rows of the lane buffer: the depth that sorts, the SH basis without its constant, then for each eye its values.
+_SORT, _BASIS, _EYE = 0, 1, 16
+_VALUES = 9  # of an eye: the record without its colour
+_X, _DEPTH, _EXTENT_X, _EXTENT_Y = 0, 6, 7, 8
+
+_ZERO, _HALF, _ONE, _TWO, _THREE, _FOUR = (f32(value) for value in (0, 0.5, 1, 2, 3, 4))
 _LOG2_ALPHA_MIN, _ALPHA_MIN, _TO_EXP2 = f32(c.LOG2_ALPHA_MIN), f32(c.ALPHA_MIN), f32(c.SQRT_HALF_LOG2E)
-_FOUR, _THREE, _HUGE = f32(4), f32(3), f32(3e38)
+_HUGE, _TINY, _UNSEEN = f32(3e38), f32(1e-30), f32(-1)
 _TWO_BY_LN2 = f32(2 / np.log(2))
 _C0, _C1 = f32(c.SH_C0), f32(c.SH_C1)
 _C20, _C21, _C22, _C23, _C24 = (f32(value) for value in c.SH_C2)
@@ -36,9 +45,8 @@ def _log2(x):
 
 
 @compiled(inline=True)
-def _store_basis(x, y, z, count, lanes):
-    """SH basis of eight unit directions, without its constant term, to rows of the lane buffer."""
-    at = _BASIS * LANES
+def store_basis(x, y, z, count, lanes, at):
+    """SH basis of eight unit directions, without its constant term, to rows of the lane buffer from `at`."""
     if count > 1:
         store(lanes, at, splat(-_C1) * y)
         store(lanes, at + LANES, splat(_C1) * z)
@@ -62,32 +70,31 @@ def _store_basis(x, y, z, count, lanes):
 
 
 @compiled()
-def _project_eight(i, means, quats, scales, opacities, view, lens, count, lanes):
-    """Fill the lane buffer from splats i to i + 7 of flat arrays; returns which of them are seen, as bits."""
-    zero, one = splat(_ZERO), splat(_ONE)
+def _project_eight(i, means, quats, scales, opacities, row, lens, antialiased, eye, count, lanes):
+    """Fill an eye's rows of the lane buffer, and those of all eyes, from splats i to i + 7 of flat arrays.
+
+    Returns which of them are seen, as bits.
+    """
+    zero, one, blur = splat(_ZERO), splat(_ONE), splat(row[v.BLUR])
     mx, my, mz = gather(means, 3 * i, 3), gather(means, 3 * i + 1, 3), gather(means, 3 * i + 2, 3)
     opacity = load(opacities, i)
-    z = splat(view[8]) * mx + splat(view[9]) * my + splat(view[10]) * mz + splat(view[11])
-    visible = (z > splat(_NEAR)) & (opacity >= splat(_ALPHA_MIN))
+    x, y, z = to_camera(row, mx, my, mz)
+    depth = z
+    if lens == FISHEYE:
+        depth = sqrt(x * x + y * y + z * z)
+    visible = (depth > splat(row[v.NEAR])) & (splat(row[v.FAR]) > depth) & (opacity >= splat(_ALPHA_MIN))
     if bits(visible) == 0:
         return 0
-    x = splat(view[0]) * mx + splat(view[1]) * my + splat(view[2]) * mz + splat(view[3])
-    y = splat(view[4]) * mx + splat(view[5]) * my + splat(view[6]) * mz + splat(view[7])
-    fx, fy, cx, cy, width, height, low_x, high_x, low_y, high_y = lens
-    inverse_z = one / z
-    slope_x, slope_y = x * inverse_z, y * inverse_z
-    screen_x, screen_y = splat(fx) * slope_x + splat(cx), splat(fy) * slope_y + splat(cy)
-    slope_x = min(max(slope_x, splat(low_x)), splat(high_x))
-    slope_y = min(max(slope_y, splat(low_y)), splat(high_y))
-
-    # Rows of the Jacobian times the world-to-camera rotation: [2, 3].
-    jx, jy = splat(fx) * inverse_z, splat(fy) * inverse_z
-    ax = jx * (splat(view[0]) - slope_x * splat(view[8]))
-    ay = jx * (splat(view[1]) - slope_x * splat(view[9]))
-    az = jx * (splat(view[2]) - slope_x * splat(view[10]))
-    bx = jy * (splat(view[4]) - slope_y * splat(view[8]))
-    by = jy * (splat(view[5]) - slope_y * splat(view[9]))
-    bz = jy * (splat(view[6]) - slope_y * splat(view[10]))
+    if lens == FISHEYE:
+        screen, a, b, angle = fisheye(row, x, y, z, depth)
+        visible = visible & (splat(row[v.MAX_ANGLE]) >= angle)
+    elif lens == ORTHOGRAPHIC:
+        screen, a, b = orthographic(row, x, y)
+    else:
+        screen, a, b = pinhole(row, x, y, z)
+    screen_x, screen_y = screen
+    ax, ay, az = a
+    bx, by, bz = b
 
     qw, qx = gather(quats, 4 * i, 4), gather(quats, 4 * i + 1, 4)
     qy, qz = gather(quats, 4 * i + 2, 4), gather(quats, 4 * i + 3, 4)
@@ -100,17 +107,22 @@ def _project_eight(i, means, quats, scales, opacities, view, lens, count, lanes)
     a0, b0 = sx * (ax * r00 + ay * r10 + az * r20), sx * (bx * r00 + by * r10 + bz * r20)
     a1, b1 = sy * (ax * r01 + ay * r11 + az * r21), sy * (bx * r01 + by * r11 + bz * r21)
     a2, b2 = sz * (ax * r02 + ay * r12 + az * r22), sz * (bx * r02 + by * r12 + bz * r22)
-    xx = a0 * a0 + a1 * a1 + a2 * a2 + splat(_BLUR)
+    xx = a0 * a0 + a1 * a1 + a2 * a2 + blur
     xy = a0 * b0 + a1 * b1 + a2 * b2
-    yy = b0 * b0 + b1 * b1 + b2 * b2 + splat(_BLUR)
+    yy = b0 * b0 + b1 * b1 + b2 * b2 + blur
+    # Determinant as a sum of terms that are never negative (see reference.project).
+    k0, k1, k2 = a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0
+    sharp = k0 * k0 + k1 * k1 + k2 * k2
+    determinant = sharp + blur * (xx + yy - blur)
+    if antialiased:
+        opacity = opacity * sqrt(sharp / determinant)
+        visible = visible & (opacity >= splat(_ALPHA_MIN))
     log2_opacity = _log2(max(opacity, splat(_ALPHA_MIN)))
     reach = sqrt(max(log2_opacity - splat(_LOG2_ALPHA_MIN), zero)) * splat(_ONE / _TO_EXP2)  # standard deviations
     extent_x, extent_y = reach * sqrt(xx), reach * sqrt(yy)
-    visible = visible & (screen_x + extent_x > zero) & (splat(width) > screen_x - extent_x)
-    visible = visible & (screen_y + extent_y > zero) & (splat(height) > screen_y - extent_y)
-    # Determinant as a sum of terms that are never negative (see reference.project).
-    k0, k1, k2 = a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0
-    determinant = k0 * k0 + k1 * k1 + k2 * k2 + splat(_BLUR) * (xx + yy - splat(_BLUR))
+    visible = visible & (screen_x + extent_x > zero) & (splat(row[v.WIDTH]) > screen_x - extent_x)
+    visible = visible & (screen_y + extent_y > zero) & (splat(row[v.HEIGHT]) > screen_y - extent_y)
+    visible = visible & (max(extent_x, extent_y) > splat(row[v.RADIUS_CLIP] if row[v.RADIUS_CLIP] > _ZERO else _UNSEEN))
     l0 = splat(_TO_EXP2) * sqrt(yy / determinant)
     l1 = zero - l0 * xy / yy
     # Infinities and NaN fail these comparisons.
@@ -118,18 +130,24 @@ def _project_eight(i, means, quats, scales, opacities, view, lens, count, lanes)
     visible = visible & (splat(_HUGE) > extent_x) & (splat(_HUGE) > extent_y)
     seen = bits(visible)
     if seen:
-        store(lanes, 0, screen_x)
-        store(lanes, LANES, screen_y)
-        store(lanes, 2 * LANES, l0)
-        store(lanes, 3 * LANES, l1)
-        store(lanes, 4 * LANES, splat(_TO_EXP2) / sqrt(yy))
-        store(lanes, 5 * LANES, log2_opacity)
-        store(lanes, 6 * LANES, z)
-        store(lanes, 7 * LANES, extent_x)
-        store(lanes, 8 * LANES, extent_y)
-        dx, dy, dz = mx - splat(view[12]), my - splat(view[13]), mz - splat(view[14])
-        inverse = one / sqrt(dx * dx + dy * dy + dz * dz)
-        _store_basis(dx * inverse, dy * inverse, dz * inverse, count, lanes)
+        at = (_EYE + eye * _VALUES) * LANES
+        store(lanes, at, screen_x)
+        store(lanes, at + LANES, screen_y)
+        store(lanes, at + 2 * LANES, l0)
+        store(lanes, at + 3 * LANES, l1)
+        store(lanes, at + 4 * LANES, splat(_TO_EXP2) / sqrt(yy))
+        store(lanes, at + 5 * LANES, log2_opacity)
+        store(lanes, at + _DEPTH * LANES, depth)
+        store(lanes, at + _EXTENT_X * LANES, extent_x)
+        store(lanes, at + _EXTENT_Y * LANES, extent_y)
+        dx, dy, dz = mx - splat(row[v.EYE]), my - splat(row[v.EYE + 1]), mz - splat(row[v.EYE + 2])
+        distance = sqrt(dx * dx + dy * dy + dz * dz)
+        inverse = one / max(distance, splat(_TINY))
+        store_basis(dx * inverse, dy * inverse, dz * inverse, count, lanes, _BASIS * LANES)
+        if lens != FISHEYE:
+            distance = splat(row[v.SORT]) * mx + splat(row[v.SORT + 1]) * my + splat(row[v.SORT + 2]) * mz
+            distance = max(distance + splat(row[v.SORT + 3]), zero)
+        store(lanes, _SORT * LANES, distance)
     return seen
 
 
@@ -142,74 +160,129 @@ def _color(sh, lanes, lane, channel):
 
 
 @compiled()
-def _write_seen(seen, first, sh, lanes, records_out, depths_out, ids_out, place):
-    """Records, depths and ids of the lanes that are seen; returns the next free place in the lists."""
+def _write_seen(seen, first, colors, count, lanes, records_out, depths_out, ids_out, place):
+    """Records, depths and ids of the lanes that some eye sees; returns the next free place in the lists."""
+    seen_by_some = np.int64(0)
+    for eye in range(len(seen)):
+        seen_by_some |= seen[eye]
+    red, green, blue = _ZERO, _ZERO, _ZERO
     for lane in range(LANES):
-        if (seen >> lane) & 1:
+        if (seen_by_some >> lane) & 1:
             i = first + lane
-            record, coefficients = records_out[i], sh[i]
-            for value in range(6):
-                record[value] = lanes[value * LANES + lane]
-            record[c.RED] = _color(coefficients, lanes, lane, 0)
-            record[c.GREEN] = _color(coefficients, lanes, lane, 1)
-            record[c.BLUE] = _color(coefficients, lanes, lane, 2)
-            record[c.DEPTH] = lanes[6 * LANES + lane]
-            record[c.EXTENT_X], record[c.EXTENT_Y] = lanes[7 * LANES + lane], lanes[8 * LANES + lane]
-            depths_out[place] = lanes[6 * LANES + lane]
+            if count:
+                sh = colors[0, i]
+                red, green, blue = _color(sh, lanes, lane, 0), _color(sh, lanes, lane, 1), _color(sh, lanes, lane, 2)
+            for eye in range(len(seen)):
+                record = records_out[eye, i]
+                if not (seen[eye] >> lane) & 1:
+                    record[c.EXTENT_X], record[c.EXTENT_Y] = _UNSEEN, _UNSEEN
+                    continue
+                if count == 0:
+                    rgb = colors[min(eye, len(colors) - 1), i, 0]
+                    red, green, blue = rgb[0], rgb[1], rgb[2]
+                at = (_EYE + eye * _VALUES) * LANES + lane
+                for value in range(6):
+                    record[value] = lanes[at + value * LANES]
+                record[c.RED], record[c.GREEN], record[c.BLUE] = red, green, blue
+                record[c.DEPTH] = lanes[at + _DEPTH * LANES]
+                record[c.EXTENT_X], record[c.EXTENT_Y] = lanes[at + _EXTENT_X * LANES], lanes[at + _EXTENT_Y * LANES]
+            depths_out[place] = lanes[_SORT * LANES + lane]
             ids_out[place] = i
             place += 1
     return place
 
 
 @compiled(parallel=True)
-def _project_all(means, quats, scales, opacities, sh, view, lens, records_out, depths_out, ids_out, counts_out):
-    n, count = len(opacities), sh.shape[1]
+def _project_all(
+    means,
+    quats,
+    scales,
+    opacities,
+    colors,
+    count,
+    rows,
+    lens,
+    antialiased,
+    records_out,
+    depths_out,
+    ids_out,
+    counts_out,
+):
+    n, eyes = len(opacities), len(rows)
     for chunk in prange(len(counts_out)):
-        lanes = np.empty((_BASIS + 15) * LANES, dtype=np.float32)
+        lanes, seen = np.empty((_EYE + _VALUES * eyes) * LANES, dtype=np.float32), np.empty(eyes, dtype=np.int64)
         start, end = chunk * _CHUNK, min(chunk * _CHUNK + _CHUNK, n)
         place = start
         for i in range(start, end - LANES + 1, LANES):
-            seen = _project_eight(i, means, quats, scales, opacities, view, lens, count, lanes)
-            place = _write_seen(seen, i, sh, lanes, records_out, depths_out, ids_out, place)
+            for eye in range(eyes):
+                seen[eye] = _project_eight(
+                    i, means, quats, scales, opacities, rows[eye], lens, antialiased, eye, count, lanes
+                )
+            place = _write_seen(seen, i, colors, count, lanes, records_out, depths_out, ids_out, place)
         if (end - start) % LANES:  # the last few, padded with splats of opacity 0
             i, left = end - (end - start) % LANES, (end - start) % LANES
             padded_means, padded_quats = np.ones(3 * LANES, dtype=np.float32), np.ones(4 * LANES, dtype=np.float32)
             padded_scales, padded_opacities = np.ones(3 * LANES, np.float32), np.zeros(LANES, dtype=np.float32)
             padded_means[: 3 * left], padded_quats[: 4 * left] = means[3 * i : 3 * end], quats[4 * i : 4 * end]
             padded_scales[: 3 * left], padded_opacities[:left] = scales[3 * i : 3 * end], opacities[i:end]
-            seen = _project_eight(
-                0, padded_means, padded_quats, padded_scales, padded_opacities, view, lens, count, lanes
-            )
-            place = _write_seen(seen, i, sh, lanes, records_out, depths_out, ids_out, place)
+            padded = padded_means, padded_quats, padded_scales, padded_opacities
+            for eye in range(eyes):
+                seen[eye] = _project_eight(0, *padded, rows[eye], lens, antialiased, eye, count, lanes)
+            place = _write_seen(seen, i, colors, count, lanes, records_out, depths_out, ids_out, place)
         counts_out[chunk] = place - start
+
+
+def as_coefficients(colors: np.ndarray, views: int, n: int) -> tuple[np.ndarray, int]:
+    """Colours as [1, n, k, 3] with k coefficients of SH, or [1 or views, n, 1, 3] with 0 where they are RGB.
+
+    Raises:
+        ValueError: they have another shape.
+    """
+    if colors.ndim == 3 and len(colors) == n and colors.shape[1] in SH_COUNTS:
+        return colors[None], colors.shape[1]
+    if colors.shape in ((n, 3), (views, n, 3)):
+        return colors.reshape(-1, n, 1, 3), 0
+    raise ValueError(
+        f"colors have shape {list(colors.shape)}: give [{n}, k, 3] with k in {SH_COUNTS}, [{n}, 3] or [{views}, {n}, 3]"
+    )
 
 
 def project(
     # scene:
-    means: np.ndarray,  # [n, 3] float32
+    means: np.ndarray,  # [n, 3] float32, contiguous like the rest
     quats: np.ndarray,  # [n, 4]
     scales: np.ndarray,  # [n, 3]
     opacities: np.ndarray,  # [n]
-    sh: np.ndarray,  # [n, k, 3]
+    colors: np.ndarray,  # [n, k, 3] SH, or RGB: [n, 3] or [v, n, 3]
     # camera:
-    world_to_camera: np.ndarray,  # [4, 4] float64
-    K: np.ndarray,  # [3, 3] float64
-    width: int,
-    height: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Records [n, 12] float32, filled for visible splats only, and keys [v] uint64: depth bits above, id below."""
-    n = len(means)
-    fx, fy, cx, cy = float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])
-    margin_x, margin_y = c.FRUSTUM_MARGIN * 0.5 * width / fx, c.FRUSTUM_MARGIN * 0.5 * height / fy
-    clamp = (-cx / fx - margin_x, (width - cx) / fx + margin_x, -cy / fy - margin_y, (height - cy) / fy + margin_y)
-    lens = tuple(f32(value) for value in (fx, fy, cx, cy, width, height, *clamp))
-    eye = -world_to_camera[:3, :3].T @ world_to_camera[:3, 3]
-    view = np.concatenate((world_to_camera[:3].ravel(), eye)).astype(f32)
-    records = np.empty((n, c.RECORD), dtype=f32)
+    rows: np.ndarray,  # [v, 40] float32 (kernels/views.py); each `eyes` neighbours are a group
+    *,
+    options: Options,
+    eyes: int = 1,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Records [v, n, 12] float32 and, for each group, the keys uint64 of what its eyes see: depth bits above, id below.
+
+    Records of splats that no eye of the group sees stay unwritten. Where only the other eye sees one, its extents are
+    -1 and the rest is unwritten. [n, k, 3] is read as SH also where it could be RGB a view.
+
+    Raises:
+        ValueError: colors of another shape, or views that are no multiple of `eyes`.
+    """
+    n, views = len(means), len(rows)
+    if views % eyes:
+        raise ValueError(f"{views} views are no groups of {eyes} eyes")
+    coefficients, count = as_coefficients(colors, views, n)
+    records = np.empty((views, n, c.RECORD), dtype=f32)
     depths, ids = np.empty(n, dtype=f32), np.empty(n, dtype=np.uint32)
     counts = np.empty(-(-n // _CHUNK), dtype=np.int64)
-    flat = means.reshape(-1), quats.reshape(-1), scales.reshape(-1)
-    _project_all(*flat, opacities, sh, view, lens, records, depths, ids, counts)
-    seen = [slice(i * _CHUNK, i * _CHUNK + count) for i, count in enumerate(counts.tolist())]
-    keys = np.concatenate([depths.view(np.uint32)[part] for part in seen] or [ids]).astype(np.uint64) << np.uint64(32)
-    return records, keys | np.concatenate([ids[part] for part in seen] or [ids])
+    flat = means.reshape(-1), quats.reshape(-1), scales.reshape(-1), opacities
+    keys = []
+    for first in range(0, views, eyes):
+        group = slice(first, first + eyes)
+        own = coefficients[group] if len(coefficients) > 1 else coefficients
+        outputs = records[group], depths, ids, counts
+        _project_all(*flat, own, count, rows[group], LENSES[options.lens], options.antialiased, *outputs)
+        seen = [slice(i * _CHUNK, i * _CHUNK + filled) for i, filled in enumerate(counts.tolist())]
+        found = np.concatenate([depths.view(np.uint32)[part] for part in seen] or [ids]).astype(np.uint64)
+        keys.append(found << np.uint64(32) | np.concatenate([ids[part] for part in seen] or [ids]))
+    return records, keys

@@ -2,7 +2,7 @@
 
 from .. import constants as c
 from .compiled import compiled
-from .simd import element
+from .simd import element, prefetch
 
 
 @compiled()
@@ -17,3 +17,10 @@ def read_record(records, i):
         element(records, at + c.DEPTH),
         (element(records, at + c.EXTENT_X), element(records, at + c.EXTENT_Y)),
     )
+
+
+@compiled(inline=True)
+def prefetch_record(records, i):
+    """Ask for the one or two cache lines of record i of a flat array."""
+    prefetch(records, i * c.RECORD)
+    prefetch(records, i * c.RECORD + c.RECORD - 1)

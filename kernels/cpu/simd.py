@@ -6,8 +6,9 @@ registers. Scalars are broadcast by `splat`, never silently.
 """
 
 import operator
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -101,6 +102,29 @@ def element(typingctx, array, index):
 
 
 @intrinsic
+def put(typingctx, array, index, value):
+    """Write one element of a flat array; no bounds check, and no test for an index below zero."""
+
+    def emit(context, builder, signature, args):
+        base = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        builder.store(args[2], builder.gep(base, [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype), emit
+
+
+@intrinsic
+def take(typingctx, counter, amount):
+    """Add to the first element of an int64 array and return what it was, all threads one after another."""
+
+    def emit(context, builder, signature, args):
+        base = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", base, args[1], "monotonic")
+
+    return types.int64(counter, types.int64), emit
+
+
+@intrinsic
 def gather(typingctx, array, index, stride):
     """Eight elements of a flat float32 array, `stride` apart, from `index`; no bounds check."""
 
@@ -138,11 +162,18 @@ def splat(typingctx, value):
     return vec8(types.float32), emit
 
 
-@intrinsic
-def ramp(typingctx):
-    """0, 1, ... 7."""
-    values = np.arange(LANES, dtype=np.float32).tolist()
-    return vec8(), lambda context, builder, signature, args: ir.Constant(_FLOATS, values)
+def constant(values: Sequence[float]) -> Any:
+    """A function for compiled code that returns these eight floats."""
+    lanes = ir.Constant(_FLOATS, [float(value) for value in values])
+
+    @intrinsic
+    def lanes_of(typingctx):
+        return vec8(), lambda context, builder, signature, args: lanes
+
+    return lanes_of
+
+
+ramp = constant(range(LANES))  # 0, 1, ... 7
 
 
 @intrinsic
@@ -161,16 +192,22 @@ def bits(typingctx, mask):
     return types.int64(mask8), emit
 
 
-@intrinsic
-def sqrt(typingctx, value):
-    """Square root of each lane."""
+def _unary(name: str) -> Any:
+    """The function of LLVM by this name, on each lane."""
 
-    def emit(context, builder, signature, args):
-        name = f"llvm.sqrt.v{LANES}f32"  # llvmlite cannot spell the vector's name itself
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_FLOATS, [_FLOATS]), name)
-        return builder.call(function, args)
+    @intrinsic
+    def of_lanes(typingctx, value):
+        def emit(context, builder, signature, args):
+            spelled = f"llvm.{name}.v{LANES}f32"  # llvmlite cannot spell the vector's name itself
+            function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_FLOATS, [_FLOATS]), spelled)
+            return builder.call(function, args)
 
-    return vec8(vec8), emit
+        return vec8(vec8), emit
+
+    return of_lanes
+
+
+sqrt, floor, ceil = _unary("sqrt"), _unary("floor"), _unary("ceil")
 
 
 @intrinsic
@@ -193,6 +230,45 @@ def mantissa(typingctx, value):
         return builder.bitcast(builder.or_(words, _WORDS([0x3F800000] * LANES)), _FLOATS)
 
     return vec8(vec8), emit
+
+
+@intrinsic
+def ranges_to_bits(typingctx, first, end):
+    """Byte i of a word has the bits from `first` of lane i to before `end`, both cut to integers, 0 to 8, in order."""
+
+    def emit(context, builder, signature, args):
+        one = _WORDS([1] * LANES)
+        low, high = (builder.shl(one, builder.fptosi(lanes, _WORDS)) for lanes in args)
+        bytes_ = builder.trunc(builder.sub(high, low), ir.VectorType(ir.IntType(8), LANES))
+        return builder.bitcast(bytes_, ir.IntType(64))
+
+    return types.int64(vec8, vec8), emit
+
+
+@intrinsic
+def lowest_bit(typingctx, word):
+    """Index of the lowest bit that is set; the word is not 0."""
+
+    def emit(context, builder, signature, args):
+        return builder.cttz(args[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def total(typingctx, value):
+    """Sum of the eight lanes, halves first."""
+
+    def emit(context, builder, signature, args):
+        lanes, half = args[0], LANES // 2
+        while half:
+            order = ir.VectorType(ir.IntType(32), half)
+            low, high = ([first + i for i in range(half)] for first in (0, half))
+            low, high = (builder.shuffle_vector(lanes, lanes, order(part)) for part in (low, high))
+            lanes, half = builder.fadd(low, high), half // 2
+        return builder.extract_element(lanes, ir.IntType(32)(0))
+
+    return types.float32(vec8), emit
 
 
 @intrinsic

@@ -329,5 +329,20 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    for option in ("res", "scene", "backend", "frames", "warmup", "path", "cameras", "json", "image", "dump", "config"):
+    for option in (
+        "res",
+        "scene",
+        "backend",
+        "frames",
+        "warmup",
+        "path",
+        "cameras",
+        "json",
+        "image",
+        "dump",
+        "config",
+        "grid",
+        "vs",
+        "evidence",
+    ):
         assert f"--{option}" in out

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +9,7 @@ from lyra.bench.calibration import splat_pixels_per_second
 from lyra.bench.clock import FRAME, Clock
 from lyra.bench.machine import describe, line, peak_memory
 from lyra.bench.measure import Measurement
-from lyra.kernels.rasterize import STAGES
+from lyra.kernels.frames import STAGES
 
 
 def test_clock_keeps_every_span_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,12 +41,13 @@ def test_machine_line_holds_what_a_figure_needs() -> None:
     assert about["cores"] >= 1  # type: ignore[operator]
 
 
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="nobody tells what is resident")
 def test_peak_memory_is_that_of_this_process() -> None:
-    held = np.ones(40_000_000 // 8)
     before = peak_memory(torch.device("cpu"))
-    more = np.ones(400_000_000 // 8)
-    assert peak_memory(torch.device("cpu")) - before > 200_000_000
-    assert len(held) < len(more)
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    more = np.ones((before - resident + 400_000_000) // 8)  # other tests may have had a higher peak
+    assert 200_000_000 < peak_memory(torch.device("cpu")) - before < 800_000_000
+    assert len(more) > 0
 
 
 def test_calibration_gives_a_steady_rate() -> None:

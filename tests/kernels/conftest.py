@@ -18,8 +18,12 @@ from torch import Tensor
 
 from lyra.kernels import reference
 from lyra.kernels.constants import ALPHA_MAX, ALPHA_MIN, STOP
-from lyra.kernels.rasterize import Rendering, rasterize
+from lyra.kernels.frames import Rendering
+from lyra.kernels.options import Options
+from lyra.kernels.rasterize import rasterize
+from lyra.kernels.views import pack_views
 
+PLAIN = Options()
 BAND = 1e-3  # relative distance of an alpha to 1/255, or of a transmittance to 1e-4, within which float32 may differ
 DEVICES = {"triton": "cuda" if torch.cuda.is_available() else "cpu", "cpu": "cpu", "reference": "cpu"}
 
@@ -117,11 +121,27 @@ class Truth(NamedTuple):
     decided: Tensor  # [h, w] bool: no alpha is within BAND of 1/255, no transmittance of the stop
 
 
-def _make_truth(scene: Scene, view: View, background: Tensor | None = None) -> Truth:
+def _row_of(view: View, options: Options = PLAIN) -> Tensor:
+    """The view as kernels read it, [40] float64."""
+    return pack_views(view.world_to_camera[None], view.K[None], view.width, view.height, options)[0]
+
+
+def _project_on_cpu(scene: Scene, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """Records [n, 12] and keys of what is seen, by the first stage of the backend cpu."""
+    from lyra.kernels.cpu import project as projection
+
+    arrays, row = [tensor.numpy() for tensor in scene], _row_of(view).float().numpy()[None]
+    records, keys = projection.project(*arrays, row, options=PLAIN)
+    return records[0], keys[0]
+
+
+def _make_truth(
+    scene: Scene, view: View, background: Tensor | None = None, options: Options = PLAIN, mask: Tensor | None = None
+) -> Truth:
     """Render in float64 and look at every pair of a visible splat and a pixel."""
     double = scene.double()
-    projected = reference.project(*double, *view)
-    order = reference.depth_order(projected)
+    projected = reference.project(*double, _row_of(view, options), options)
+    order = reference.depth_order([projected])
     y, x = torch.meshgrid(torch.arange(view.height), torch.arange(view.width), indexing="ij")
     offset = torch.stack((x, y), dim=-1).double() + 0.5 - projected.means2d[order][:, None, None]
     dx, dy = offset[..., 0], offset[..., 1]
@@ -134,7 +154,7 @@ def _make_truth(scene: Scene, view: View, background: Tensor | None = None) -> T
     doubtful |= ((transmittance / STOP - 1).abs() < BAND).any(dim=0)
     if background is not None:
         background = background.double()
-    frame = rasterize(*double, *view, background=background, backend="reference")
+    frame = rasterize(*double, *view, background=background, mask=mask, options=options, backend="reference")
     return Truth(projected, order, alphas, frame, ~doubtful)
 
 
@@ -168,7 +188,7 @@ def _check_records(records: Tensor, visible: Tensor, truth: Truth) -> None:
     seen = records[visible].double()
     l0, l1, l2 = seen[:, c.L0], seen[:, c.L1], seen[:, c.L2]
     conics = torch.stack((l0 * l0, l0 * l1, l1 * l1 + l2 * l2), dim=-1) / c.SQRT_HALF_LOG2E**2
-    expected = [tensor[visible] for tensor in projected[:-1]]
+    expected = [tensor[visible] for tensor in projected[:6]]
     means2d, true_conics, depths, colors, opacities, extents = expected
     torch.testing.assert_close(seen[:, : c.L0], means2d, rtol=2e-5, atol=2e-4)
     size = true_conics[:, 0::2].amax(dim=1, keepdim=True)  # entries of a needle's conic differ by orders of magnitude
@@ -210,6 +230,18 @@ def make_view() -> Callable[..., View]:
 def make_scene() -> Callable[..., Scene]:
     """See `_make_scene`."""
     return _make_scene
+
+
+@pytest.fixture
+def row_of() -> Callable[..., Tensor]:
+    """See `_row_of`."""
+    return _row_of
+
+
+@pytest.fixture
+def project_on_cpu() -> Callable[[Scene, View], tuple[np.ndarray, np.ndarray]]:
+    """See `_project_on_cpu`."""
+    return _project_on_cpu
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lyra.kernels.rasterize import BACKENDS, rasterize
+from lyra.kernels.backends import BACKENDS
+from lyra.kernels.rasterize import rasterize
 
 N = 100
 
@@ -22,7 +23,7 @@ def arguments(**changes: object) -> dict[str, object]:
         "quats": torch.randn(N, 4, generator=random),
         "scales": torch.rand(N, 3, generator=random) * 0.05 + 0.01,
         "opacities": torch.rand(N, generator=random),
-        "sh": torch.randn(N, 4, 3, generator=random),
+        "colors": torch.randn(N, 4, 3, generator=random),
         "world_to_camera": torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 3], [0, 0, 0, 1]]),
         "K": torch.tensor([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]]),
         "width": 32,
@@ -45,12 +46,12 @@ def arguments(**changes: object) -> dict[str, object]:
         ("scales", torch.rand(N, 1)),
         ("scales", torch.rand(N, 3).double()),
         ("scales", torch.ones(N, 3, dtype=torch.int32)),
-        ("sh", torch.rand(2, 4, 3)),
-        ("sh", torch.rand(N, 0, 3)),
-        ("sh", torch.rand(N, 5, 3)),
-        ("sh", torch.rand(N, 25, 3)),
-        ("sh", torch.rand(N, 4, 1)),
-        ("sh", torch.rand(N, 4)),
+        ("colors", torch.rand(2, 4, 3)),
+        ("colors", torch.rand(N, 0, 3)),
+        ("colors", torch.rand(N, 5, 3)),
+        ("colors", torch.rand(N, 25, 3)),
+        ("colors", torch.rand(N, 4, 1)),
+        ("colors", torch.rand(N, 4)),
         ("background", torch.rand(1)),
         ("background", torch.rand(2)),
         ("background", torch.tensor(0.5)),
@@ -81,7 +82,7 @@ def test_the_number_of_splats_is_that_of_the_means(backend: str) -> None:
 
 def test_a_scene_on_the_wrong_device_is_refused() -> None:
     away = arguments(backend="cpu")
-    for name in ("means", "quats", "scales", "opacities", "sh"):
+    for name in ("means", "quats", "scales", "opacities", "colors"):
         tensor = away[name]
         assert isinstance(tensor, Tensor)
         away[name] = tensor.to("meta")
@@ -89,27 +90,50 @@ def test_a_scene_on_the_wrong_device_is_refused() -> None:
         rasterize(**away)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["means", "sh", "world_to_camera", "K"])
-def test_gradients_are_not_lost_in_silence(name: str) -> None:
-    wanted = arguments()
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("name", ["means", "colors", "world_to_camera", "K", "background"])
+def test_gradients_are_not_lost_in_silence(backend: str, name: str) -> None:
+    wanted = arguments(background=torch.rand(3))
     tensor = wanted[name]
     assert isinstance(tensor, Tensor)
     tensor.requires_grad_()
-    with pytest.raises(ValueError, match="has no gradients: give reference"):
-        rasterize(**wanted, backend="cpu")  # type: ignore[arg-type]
     with torch.no_grad():
-        shown = rasterize(**wanted, backend="cpu")  # type: ignore[arg-type]
-    rasterize(**wanted, backend="reference").rgb.sum().backward()  # type: ignore[arg-type]
-    assert not shown.rgb.requires_grad
+        assert not rasterize(**wanted, backend=backend).rgb.requires_grad  # type: ignore[arg-type]
+    rasterize(**wanted, backend=backend).rgb.sum().backward()  # type: ignore[arg-type]
     assert tensor.grad is not None
-    assert torch.isfinite(tensor.grad).all()
+    assert torch.isfinite(tensor.grad).all() and tensor.grad.any()
+
+
+def test_gradients_and_a_capacity_exclude_each_other() -> None:
+    wanted = arguments(backend="triton", capacity=1000)
+    tensor = wanted["means"]
+    assert isinstance(tensor, Tensor)
+    with pytest.raises(ValueError, match="capacity is 1000, expected None where gradients are wanted"):
+        rasterize(**(wanted | {"means": tensor.requires_grad_()}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("features", torch.rand(N), r"features has shape \[100\], expected \[100\] and a number of channels"),
+        ("features", torch.rand(3, N, 2), r"features has shape \[3, 100, 2\], expected \[1, n, N\] at its end"),
+        ("mask", torch.ones(24, 32), "mask is torch.float32"),
+        ("mask", torch.ones(32, 24, dtype=torch.bool), r"mask is \[32, 24\]"),
+        ("stereo", True, "1 views, expected pairs of eyes"),
+        ("world_to_camera", torch.eye(4).expand(2, 3, 4, 4), r"world_to_camera has shape \[2, 3, 4, 4\]"),
+        ("K", torch.eye(3).expand(2, 3, 3), r"K is \[2, 3, 3\]"),
+    ],
+)
+def test_what_does_not_fit_the_views_is_named(name: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        rasterize(**arguments(**{name: value}), backend="reference")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_empty_scene_is_the_background(backend: str) -> None:
     empty = {name: torch.zeros(0, *shape) for name, shape in (("means", (3,)), ("quats", (4,)), ("scales", (3,)))}
     color = torch.tensor([0.1, 0.2, 0.3])
-    nothing = arguments(**empty, opacities=torch.zeros(0), sh=torch.zeros(0, 1, 3), background=color)
+    nothing = arguments(**empty, opacities=torch.zeros(0), colors=torch.zeros(0, 1, 3), background=color)
     frame = rasterize(**nothing, backend=backend)  # type: ignore[arg-type]
     torch.testing.assert_close(frame.rgb, color.expand(24, 32, 3))
     assert frame.alpha.abs().max() == 0
@@ -121,7 +145,7 @@ def test_strided_and_double_tensors_give_the_same_frame(backend: str) -> None:
     plain = arguments(backend=backend)
     expected = rasterize(**plain)  # type: ignore[arg-type]
     strided = dict(plain)
-    for name in ("means", "quats", "scales", "opacities", "sh"):
+    for name in ("means", "quats", "scales", "opacities", "colors"):
         tensor = plain[name]
         assert isinstance(tensor, Tensor)
         strided[name] = torch.stack((tensor, torch.full_like(tensor, math.nan)), dim=-1)[..., 0]
@@ -142,7 +166,7 @@ def test_a_needle_of_absurd_size_stays_inside_the_buffers(backend: str, size: fl
         "quats": torch.tensor([[math.cos(half), 0, 0, math.sin(half)]]),
         "scales": torch.tensor([[size, 1e-5, 1e-5]]),
         "opacities": torch.tensor([0.99]),
-        "sh": torch.ones(1, 1, 3),
+        "colors": torch.ones(1, 1, 3),
     }
     lens = torch.tensor([[100.0, 0, 16], [0, 100, 12], [0, 0, 1]])
     frame = rasterize(**scene, world_to_camera=torch.eye(4), K=lens, width=32, height=24, backend=backend)
@@ -159,7 +183,7 @@ def test_what_the_conventions_call_safe_is_drawn(backend: str, size: float, leng
         "quats": torch.tensor([[0.9, 0.1, 0.3, 0.2]]) * length,
         "scales": torch.tensor([[size / 100, size / 130, size / 170]]),
         "opacities": torch.tensor([0.7]),
-        "sh": torch.ones(1, 1, 3),
+        "colors": torch.ones(1, 1, 3),
     }
     view = {"world_to_camera": torch.eye(4), "K": torch.tensor([[100.0, 0, 16], [0, 100, 12], [0, 0, 1]])}
     frame = rasterize(**scene, **view, width=32, height=24, backend=backend)

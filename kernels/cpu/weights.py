@@ -1,0 +1,121 @@
+"""What a splat weighs in each pixel of a block, on the CPU: its alpha, and the light that is left for it.
+
+All that a tile is blended for (blend.py, features.py) takes alphas and transmittances from here, so that they agree to
+the last bit on where a pixel stops. Two short loops, one for the powers and one for their exponentials: a long one
+would fill the processor's window with operations that wait for one another.
+"""
+
+import numpy as np
+
+from .. import constants as c
+from .chunk import (
+    BLOCK,
+    BLOCK_HEIGHT,
+    BLOCK_WIDTH,
+    ENTRY,
+    EVERY_BLOCK,
+    GRID,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    VECTOR_WIDTH,
+    U,
+    V,
+    block_corner,
+    lane_of,
+    lane_x,
+    lane_y,
+)
+from .compiled import compiled
+from .simd import LANES, bits, element, load, lowest_bit, put, splat, store, where
+
+f32 = np.float32
+# exp2(p) for p in -8..0 as a polynomial for exp2(p / 32), squared five times: relative error 1e-5.
+_FIT = np.polynomial.chebyshev.Chebyshev.interpolate(lambda p: np.exp2(p / 32), 3, domain=[-8, 0])
+_E0, _E1, _E2, _E3 = (f32(value) for value in _FIT.convert(kind=np.polynomial.Polynomial).coef)
+
+_ZERO, _ONE, _VECTOR_WIDTH = f32(0), f32(1), f32(VECTOR_WIDTH)
+_ALPHA_MAX, _LOG2_ALPHA_MIN, _STOP = f32(c.ALPHA_MAX), f32(c.LOG2_ALPHA_MIN), f32(c.STOP)
+
+
+@compiled(inline=True)
+def _alpha(power):
+    e = splat(_E0) + power * (splat(_E1) + power * (splat(_E2) + power * splat(_E3)))
+    for _ in range(5):
+        e = e * e
+    return where(power >= splat(_LOG2_ALPHA_MIN), min(e, splat(_ALPHA_MAX)), splat(_ZERO))
+
+
+@compiled(inline=True)
+def find_alphas(word, block, table, entries_out, alphas_out):
+    """Alphas [k, BLOCK] of a block's pixels for each splat in its word, and where in the table they are; returns k."""
+    left, top = block_corner(block)
+    x, y = lane_x() + splat(f32(left)), lane_y() + splat(f32(top))
+    count = 0
+    while word:
+        entry = lowest_bit(word) * ENTRY
+        word &= word - 1
+        l0 = splat(element(table, entry + c.L0))
+        u = l0 * x + (splat(element(table, entry + c.L1)) * y + splat(element(table, entry + U)))
+        v = splat(element(table, entry + c.L2)) * y + splat(element(table, entry + V))
+        power = splat(element(table, entry + c.LOG2_OPACITY)) - v * v
+        store(alphas_out, count * BLOCK, power - u * u)
+        u = u + l0 * splat(_VECTOR_WIDTH)
+        store(alphas_out, count * BLOCK + LANES, power - u * u)
+        put(entries_out, count, entry)
+        count += 1
+    for at in range(0, count * BLOCK, LANES):
+        store(alphas_out, at, _alpha(load(alphas_out, at)))
+    return count
+
+
+@compiled(inline=True)
+def pass_splat(before, alpha):
+    """Transmittance behind a splat, and its weight: 0 from where a pixel stops, since the light only gets less."""
+    after = before * (splat(_ONE) - alpha)
+    return after, where(after > splat(_STOP), before - after, splat(_ZERO))
+
+
+@compiled(inline=True)
+def goes_on(light0, light1):
+    """Whether some pixel of a block has not stopped."""
+    return bits(max(light0, light1) > splat(_STOP)) != 0
+
+
+@compiled(inline=True)
+def find_weights(lights, block, count, weights):
+    """Make weights of the alphas, in place, and pass their splats; returns whether some pixel goes on."""
+    at = block * BLOCK
+    light0, light1 = load(lights, at), load(lights, at + LANES)
+    for i in range(0, count * BLOCK, BLOCK):
+        light0, weight0 = pass_splat(light0, load(weights, i))
+        light1, weight1 = pass_splat(light1, load(weights, i + LANES))
+        store(weights, i, weight0)
+        store(weights, i + LANES, weight1)
+    store(lights, at, light0)
+    store(lights, at + LANES, light1)
+    return goes_on(light0, light1)
+
+
+@compiled()
+def light_tile(left, top, width, height, mask, lights_out):
+    """Transmittance [64 blocks, BLOCK] in front of all splats: 0 where nobody looks, else 1.
+
+    Args:
+        mask: flat, the pixels to look at; all where it is empty.
+
+    Returns:
+        The bits of the blocks with a pixel to look at.
+    """
+    if len(mask) == 0 and left + TILE_WIDTH <= width and top + TILE_HEIGHT <= height:
+        lights_out[: GRID * GRID * BLOCK] = _ONE
+        return EVERY_BLOCK
+    live = 0
+    for block in range(GRID * GRID):
+        x, y = block_corner(block)
+        for row in range(BLOCK_HEIGHT):
+            for column in range(BLOCK_WIDTH):
+                px, py = left + x + column, top + y + row
+                looks = px < width and py < height and (len(mask) == 0 or mask[py * width + px])
+                lights_out[block * BLOCK + lane_of(column, row)] = _ONE if looks else _ZERO
+                live |= np.int64(looks) << block
+    return live

@@ -1,0 +1,203 @@
+"""Gradients of blended features, in Triton: one program a fine tile, one warp, CHANNELS channels a pass.
+
+The walk of blend_backward.py with value = feature . grad. A pass reads 8 bytes a pixel and channel, and of each splat
+of the tile 32 bytes of its record and 4 a channel; what its channels say of the splats' shapes adds up over the passes.
+Constexpr: CHANNELS, of which the last pass may leave some idle; PER_VIEW, whether features are [V, n, N] or [n, N];
+the others as there.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import constants as c
+from . import gradient_walk as walk
+from .bin import TILE, macro_grid
+from .gradient_walk import (
+    add_sums,
+    any_goes_on,
+    cover,
+    lane_slots,
+    listed_entries,
+    shape_gradients,
+    slope_of,
+    slot_factors,
+    sum_lanes,
+)
+from .picture import pixels
+from .scan import fine_tiles, is_outside, load_four, locate
+
+if TYPE_CHECKING:
+    from ..options import Precision
+    from .bin import Lists
+
+CHANNELS = {(8, 8): 16, (8, 16): 16, (16, 16): 8}  # a pass, as many as registers hold; half if deterministic
+
+RECORD, SHAPE = tl.constexpr(c.RECORD), tl.constexpr(walk.SHAPE)
+
+
+@triton.jit
+def _load_channels(pointer, COUNT: tl.constexpr):
+    """COUNT neighbouring floats as scalars, four a load if the pointer is divisible by 16."""
+    values = ()
+    if COUNT % 4 == 0:
+        for j in tl.static_range(0, COUNT, 4):
+            values += load_four(pointer + j)
+    else:
+        for j in tl.static_range(COUNT):
+            values += (tl.load(pointer + j),)
+    return values
+
+
+@triton.jit
+def features_backward_kernel(
+    # scene:
+    records, features,  # [V * n, 12] [n or V * n, stride]
+    ids, masks, places, starts,  # [cap] [cap] [cap] [V * macro tiles + 1]
+    # pixels:
+    grads, blended, shown,  # [V, h, w, N] [V, h, w, N] [V, h, w]
+    # out:
+    records_out, features_out, table_out,  # [V * n, 12] and [n or V * n, N], or [cap, SHAPE + CHANNELS]
+    n, width, height, columns, rows, first, channels, stride,
+    TILE_W: tl.constexpr, TILE_H: tl.constexpr, TILES: tl.constexpr, CHANNELS: tl.constexpr,
+    PER_VIEW: tl.constexpr, MASKED: tl.constexpr, PARITY: tl.constexpr, ATOMIC: tl.constexpr,
+):  # fmt: skip
+    ROWS: tl.constexpr = 32 // TILE_W
+    STEPS: tl.constexpr = TILE_H // ROWS
+    FINE: tl.constexpr = 2048 // (TILE_W * TILE_H)
+    COUNT: tl.constexpr = SHAPE + CHANNELS
+    lane = tl.arange(0, 32)
+    own_bit = 1 << lane
+    slot = lane_slots(lane)
+    factor = slot_factors(slot)
+    channel = first + slot - SHAPE
+    is_channel = (slot >= SHAPE) & (slot < COUNT) & (channel < channels)
+    zero = tl.zeros((32,), tl.float32)
+    for t in range(TILES):
+        tile = tl.program_id(0) * TILES + t
+        macro, bit = tile // FINE, tile % FINE
+        view, x, y = locate(macro, bit, columns * rows, columns, TILE_W, TILE_H)
+        if not is_outside(x, y, width, height):
+            grad, behind, transmittance = (), (), ()  # grad: step by step, channel by channel
+            for s in tl.static_range(STEPS):
+                at, within = pixels(view, x, y, s, width, height, TILE_W)
+                if MASKED:
+                    within = within & (tl.load(shown + at, mask=within, other=0) != 0)
+                begin, total = at * channels, zero
+                for j in tl.static_range(CHANNELS):
+                    there = within & (begin + first + j < begin + channels)
+                    one = tl.load(grads + begin + first + j, mask=there, other=0.0)
+                    total += one * tl.load(blended + begin + first + j, mask=there, other=0.0)
+                    grad += (one,)
+                behind, transmittance = behind + (total,), transmittance + (within.to(tl.float32),)
+            shared = view * n
+            if PER_VIEW:
+                shared = 0
+
+            k, end = tl.load(starts + macro), tl.load(starts + macro + 1)
+            goes_on = any_goes_on(transmittance, STEPS)
+            while goes_on & (k < end):
+                id, target, reaches = listed_entries(ids, masks, places, k, end, bit, lane, not ATOMIC)
+                k += 32
+                pending = tl.sum(reaches << lane, axis=0)
+                while pending != 0:
+                    own = own_bit == (pending & -pending)
+                    pending = pending & (pending - 1)
+                    i = tl.sum(tl.where(own, id, 0), axis=0)
+                    record = records + tl.multiple_of(i.to(tl.int64) * RECORD, 4)
+                    mean_x, mean_y, l0, l1 = load_four(record)
+                    l2, log2_opacity, _, _ = load_four(record + 4)
+                    row = (i - shared).to(tl.int64)
+                    feature = _load_channels(features + tl.multiple_of(row * stride + first, CHANNELS), CHANNELS)
+                    sums_f = (zero,) * CHANNELS
+                    dx, dy = x - mean_x, y - mean_y
+                    u, v = l0 * dx + l1 * dy, l2 * dy
+                    step_u, step_v = l1 * ROWS, l2 * ROWS
+                    moments = (zero,) * 5
+                    next_t, next_behind = (), ()
+                    for s in tl.static_range(STEPS):
+                        us, vs = u + s * step_u, v + s * step_v
+                        power = (log2_opacity - vs * vs) - us * us
+                        full, alpha, weight, after = cover(power, transmittance[s], PARITY)
+                        value = zero
+                        next_f = ()
+                        for j in tl.static_range(CHANNELS):
+                            value += feature[j] * grad[s * CHANNELS + j]
+                            next_f += (sums_f[j] + weight * grad[s * CHANNELS + j],)
+                        sums_f = next_f
+                        rest = behind[s] - weight * value
+                        slope = slope_of(full, alpha, weight, value, rest)
+                        next_t, next_behind = next_t + (after,), next_behind + (rest,)
+                        su, sv = us * slope, vs * slope
+                        m0, mu, mv, muv, mvv = moments
+                        moments = (m0 + slope, mu + su, mv + sv, muv + us * sv, mvv + vs * sv)
+                    transmittance, behind = next_t, next_behind
+                    parts = shape_gradients(moments, dx, l0, l1, l2) + sums_f
+                    sums = sum_lanes(parts, lane, COUNT) * factor
+                    if ATOMIC:
+                        add_sums(records_out + i.to(tl.int64) * RECORD + slot, sums, slot < SHAPE, True)
+                        add_sums(features_out + row * channels + channel, sums, is_channel, True)
+                    else:
+                        place = tl.sum(tl.where(own, target, 0), axis=0).to(tl.int64)
+                        add_sums(table_out + place * COUNT + slot, sums, slot < COUNT, False)
+                goes_on = any_goes_on(transmittance, STEPS)
+
+
+def features_backward(
+    # scene:
+    records: Tensor,  # [V, n, 12] float32
+    features: Tensor,  # [n, N] or [V, n, N] float32
+    lists: "Lists",
+    width: int,
+    height: int,
+    # pixels:
+    grad_features: Tensor,  # [V, h, w, N] float32
+    features_out: Tensor,  # [V, h, w, N] float32, as blended
+    # out:
+    grad_records: Tensor,  # [V, n, 12] float32
+    *,
+    mask: Tensor | None = None,  # [V, h, w] bool
+    precision: "Precision" = "parity",
+    deterministic: bool = False,
+    tile: tuple[int, int] = TILE,
+    eyes: int = 1,
+) -> Tensor:
+    """Gradient of the features, in their shape; what they say of the splats' shapes is added to `grad_records`.
+
+    Any N from 1 on. The sums of absolute gradients, slots 10 and 11 of the records, take no part. The options are
+    those of `blend_backward`; `deterministic` takes up to 56 bytes an entry of the lists and 56 a splat and view.
+    """
+    views, n = records.shape[:2]
+    channels = features.shape[-1]
+    columns, rows = macro_grid(width, height)
+    fine = fine_tiles(tile)
+    macros = views * columns * rows
+    features, grad_features, features_out = (x.contiguous() for x in (features, grad_features, features_out))
+    shown = features if mask is None else mask.contiguous().view(torch.uint8)
+    grads = torch.zeros_like(features)
+    if records.numel() == 0 or macros == 0:
+        return grads
+    most = CHANNELS[tile] // 2 if deterministic else CHANNELS[tile]
+    taken = min(most, triton.next_power_of_2(channels))
+    padded = torch.nn.functional.pad(features, (0, -channels % taken))  # so that every pass reads whole vectors
+    table, device = grads, records.device
+    for first in range(0, channels, taken):
+        if deterministic:
+            table = torch.zeros(len(lists.ids), walk.SHAPE + taken, dtype=torch.float32, device=device)
+        features_backward_kernel[(macros if deterministic else macros * fine,)](
+            records, padded, lists.ids, lists.masks, lists.places, lists.starts, grad_features, features_out, shown,
+            grad_records, grads, table, n, width, height, columns, rows, first, channels, padded.shape[-1],
+            TILE_W=tile[0], TILE_H=tile[1], TILES=fine if deterministic else 1, CHANNELS=taken,
+            PER_VIEW=features.dim() == 3, MASKED=mask is not None, PARITY=precision == "parity",
+            ATOMIC=not deterministic, **walk.launch_options(tile),
+        )  # fmt: skip
+        if deterministic:
+            sums = torch.zeros(views, n, walk.SHAPE + taken, dtype=torch.float32, device=device)
+            walk.sum_rows(table, lists, sums, eyes=eyes)
+            grad_records[..., : walk.SHAPE] += sums[..., : walk.SHAPE]
+            own = sums[..., walk.SHAPE : walk.SHAPE + channels - first]
+            grads[..., first : first + taken] = own if features.dim() == 3 else own.sum(0)
+    return grads

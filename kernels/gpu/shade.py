@@ -1,0 +1,80 @@
+"""One splat over the pixels of a tile, in Triton, float32.
+
+A lane owns a column of STEPS pixels, ROWS apart; what depends on the splat alone is computed once. A splat is three
+16-byte loads from its 48-byte record. FORM says how: (STEPS, ROWS, PARITY, DEPTH, MEDIAN, CONTRIBUTION), see blend.py.
+"""
+
+import triton
+import triton.language as tl
+
+from .. import constants as c
+from .scan import is_open, load_four
+
+CONTRIBUTION_STEP = 2.0**-20
+
+PAUSE = tl.constexpr(8)  # splats between two looks at the transmittance
+STEPS_A_UNIT = tl.constexpr(1.0 / CONTRIBUTION_STEP)
+ALPHA_MAX, LOG2_ALPHA_MIN, STOP = tl.constexpr(c.ALPHA_MAX), tl.constexpr(c.LOG2_ALPHA_MIN), tl.constexpr(c.STOP)
+
+
+@triton.jit
+def weigh(u, v, log2_opacity, transmittance, PARITY: tl.constexpr):
+    """Weight of a splat at offsets in units of its falloff, and the transmittance behind it."""
+    power = (log2_opacity - v * v) - u * u
+    alpha = tl.exp2(power)
+    if PARITY:
+        alpha = tl.minimum(alpha, ALPHA_MAX)
+    alpha = tl.where(power >= LOG2_ALPHA_MIN, alpha, 0.0)
+    weight = alpha * transmittance
+    after = transmittance - weight
+    if PARITY:
+        stays = after > STOP
+        weight = tl.where(stays, weight, 0.0)
+        after = tl.where(stays, after, -tl.abs(transmittance))
+    return weight, after
+
+
+@triton.jit
+def shade(state, given, record, i, FORM: tl.constexpr):
+    """One splat over the pixels of a tile: see `scan`. The state is STEPS tensors of each quantity."""
+    STEPS: tl.constexpr = FORM[0]
+    ROWS: tl.constexpr = FORM[1]
+    PARITY: tl.constexpr = FORM[2]
+    DEPTH: tl.constexpr = FORM[3]
+    MEDIAN: tl.constexpr = FORM[4]
+    CONTRIBUTION: tl.constexpr = FORM[5]
+    x, y, contribution_out = given
+    mean_x, mean_y, l0, l1 = load_four(record)
+    l2, log2_opacity, r, g = load_four(record + 4)
+    b, z, _, _ = load_four(record + 8)
+    dy = y - mean_y
+    u, v = l0 * (x - mean_x) + l1 * dy, l2 * dy
+    transmittance, red, green, blue, depth, median = (), (), (), (), (), ()
+    given_here = tl.zeros((32,), tl.float32)
+    for s in tl.static_range(STEPS):
+        if s == 0:
+            weight, after = weigh(u, v, log2_opacity, state[s], PARITY)
+        else:
+            weight, after = weigh(u + l1 * (s * ROWS), v + l2 * (s * ROWS), log2_opacity, state[s], PARITY)
+        transmittance += (after,)
+        red += (state[STEPS + s] + weight * r,)
+        green += (state[2 * STEPS + s] + weight * g,)
+        blue += (state[3 * STEPS + s] + weight * b,)
+        if DEPTH:
+            depth += (state[4 * STEPS + s] + weight * z,)
+        if MEDIAN:
+            falls = (state[s] > 0.5) & (after <= 0.5)
+            median += (tl.where(falls, z, state[(4 + DEPTH) * STEPS + s]),)
+        if CONTRIBUTION:
+            given_here += weight
+    if CONTRIBUTION:
+        total = tl.sum(given_here, axis=0)
+        steps = (total * STEPS_A_UNIT + 0.5).to(tl.int64)
+        tl.atomic_add(contribution_out + i, steps, mask=steps > 0, sem="relaxed")
+    return transmittance + red + green + blue + depth + median
+
+
+@triton.jit
+def settle(state, FORM: tl.constexpr):
+    """The state as it is, and whether a pixel is open."""
+    return state, is_open(state, FORM[0], FORM[2])
