@@ -82,6 +82,8 @@ def rasterize(
     given = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
     if features is not None:
         given["features"] = features
+    if not isinstance(options, Options):
+        raise ValueError(f"options is {options!r}, expected lyra.kernels.options.Options")
     check_scene(given)
     check_view(world_to_camera, K, width, height)
     backend = choose_backend(backend, means.device)

@@ -120,6 +120,7 @@ def test_gradients_and_a_capacity_exclude_each_other() -> None:
         ("mask", torch.ones(24, 32), "mask is torch.float32"),
         ("mask", torch.ones(32, 24, dtype=torch.bool), r"mask is \[32, 24\]"),
         ("stereo", True, "1 views, expected pairs of eyes"),
+        ("options", {"lens": "fisheye"}, "options is .*, expected lyra.kernels.options.Options"),
         ("world_to_camera", torch.eye(4).expand(2, 3, 4, 4), r"world_to_camera has shape \[2, 3, 4, 4\]"),
         ("K", torch.eye(3).expand(2, 3, 3), r"K is \[2, 3, 3\]"),
     ],
