@@ -191,9 +191,6 @@ def project_scene(backend: str, scene: Scene, rows: Tensor, keep_projected: bool
             views = tuple(reference.project(*scene, row, request.options) for row in rows)
         return Stage(_stack(views) if keep_projected else None, views=views, normals=normals)
     stages = importlib.import_module(MODULES[backend], __package__)
-    if request.capacity is not None and torch.is_grad_enabled():
-        if any(tensor.requires_grad for tensor in (*scene, rows)):
-            raise ValueError(f"capacity is {request.capacity}, expected None where gradients are wanted")
     records, keys = _Project.apply(stages, request, rows, *scene)  # type: ignore[misc]
     projected = _in_the_picture(records, stages.visible(records, keys)) if keep_projected else None
     return Stage(projected, records, keys, normals=normals)
@@ -213,6 +210,10 @@ def blend_scene(
     if backend == "reference":
         return _blend_reference(stage.views, watch, background, features, request)
     stages = importlib.import_module(MODULES[backend], __package__)
+    if request.capacity is not None and torch.is_grad_enabled():
+        given = (stage.records, features, background)
+        if any(tensor is not None and tensor.requires_grad for tensor in given):
+            raise ValueError(f"capacity is {request.capacity}, expected None where gradients are wanted")
     lists = stages.make_lists(stage.records.detach(), stage.keys, request)
     picture = None if watch is None else watch.own
     found = _Blend.apply(  # type: ignore[misc]

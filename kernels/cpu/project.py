@@ -10,13 +10,13 @@ from numba import prange
 
 from .. import constants as c
 from .. import views as v
+from ..arguments import SH_COUNTS
 from ..options import Options
 from .compiled import compiled
 from .lens import FISHEYE, LENSES, ORTHOGRAPHIC, fisheye, orthographic, pinhole, to_camera
 from .simd import LANES, bits, exponent, gather, load, mantissa, most, splat, sqrt, store
 
 f32 = np.float32
-SH_COUNTS = (1, 4, 9, 16)
 
 _CHUNK = 4096  # splats a work item, a multiple of LANES
 # Rows of the lane buffer: the depth that sorts, the SH basis without its constant, then for each eye its values.

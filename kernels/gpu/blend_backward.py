@@ -10,16 +10,15 @@ whether pixels can be switched off; PARITY, the parity rule of the stop; TILES, 
 after the other; ATOMIC, whether sums go to the splats' rows by atomics, or without to the instances' own rows.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .. import constants as c
+from ..options import Precision
 from . import gradient_walk as walk
-from .bin import TILE, macro_grid
+from .bin import TILE, Lists, macro_grid
 from .gradient_walk import (
     add_sums,
     any_goes_on,
@@ -33,10 +32,6 @@ from .gradient_walk import (
 )
 from .picture import pixels
 from .scan import fine_tiles, is_outside, load_four, locate
-
-if TYPE_CHECKING:
-    from ..options import Precision
-    from .bin import Lists
 
 RECORD = tl.constexpr(c.RECORD)
 LN2 = walk.LN2
@@ -144,7 +139,7 @@ def blend_backward_kernel(
 def blend_backward(
     # scene:
     records: Tensor,  # [V, n, 12] float32
-    lists: "Lists",
+    lists: Lists,
     width: int,
     height: int,
     # pixels:
@@ -154,7 +149,7 @@ def blend_backward(
     total: Tensor,  # [V, h, w] float32
     *,
     mask: Tensor | None = None,  # [V, h, w] bool
-    precision: "Precision" = "parity",
+    precision: Precision = "parity",
     absgrad: bool = False,
     deterministic: bool = False,
     tile: tuple[int, int] = TILE,

@@ -6,16 +6,15 @@ Constexpr: CHANNELS, of which the last pass may leave some idle; PER_VIEW, wheth
 the others as there.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .. import constants as c
+from ..options import Precision
 from . import gradient_walk as walk
-from .bin import TILE, macro_grid
+from .bin import TILE, Lists, macro_grid
 from .gradient_walk import (
     add_sums,
     any_goes_on,
@@ -29,10 +28,6 @@ from .gradient_walk import (
 )
 from .picture import pixels
 from .scan import fine_tiles, is_outside, load_four, locate
-
-if TYPE_CHECKING:
-    from ..options import Precision
-    from .bin import Lists
 
 CHANNELS = {(8, 8): 16, (8, 16): 16, (16, 16): 8}  # a pass, as many as registers hold; half if deterministic
 
@@ -150,7 +145,7 @@ def features_backward(
     # scene:
     records: Tensor,  # [V, n, 12] float32
     features: Tensor,  # [n, N] or [V, n, N] float32
-    lists: "Lists",
+    lists: Lists,
     width: int,
     height: int,
     # pixels:
@@ -160,7 +155,7 @@ def features_backward(
     grad_records: Tensor,  # [V, n, 12] float32
     *,
     mask: Tensor | None = None,  # [V, h, w] bool
-    precision: "Precision" = "parity",
+    precision: Precision = "parity",
     deterministic: bool = False,
     tile: tuple[int, int] = TILE,
     eyes: int = 1,

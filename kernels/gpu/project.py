@@ -13,13 +13,13 @@ from torch import Tensor
 
 from .. import constants as c
 from .. import views as v
+from ..arguments import SH_COUNTS
 from ..options import Options
 from .harmonics import load_four, sh_color
 
 CULLED = 0x7FFFFFFF  # depth key of a splat that is not seen; larger than any depth's bits
 BLOCK = 128
 LENSES = {"pinhole": 0, "orthographic": 1, "fisheye": 2}
-SH_COUNTS = (1, 4, 9, 16)
 
 ORTHOGRAPHIC, FISHEYE = tl.constexpr(LENSES["orthographic"]), tl.constexpr(LENSES["fisheye"])
 RECORD, CULLED_KEY, HUGE = tl.constexpr(c.RECORD), tl.constexpr(CULLED), tl.constexpr(3.0e38)

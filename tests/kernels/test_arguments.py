@@ -104,12 +104,13 @@ def test_gradients_are_not_lost_in_silence(backend: str, name: str) -> None:
     assert torch.isfinite(tensor.grad).all() and tensor.grad.any()
 
 
-def test_gradients_and_a_capacity_exclude_each_other() -> None:
-    wanted = arguments(backend="triton", capacity=1000)
-    tensor = wanted["means"]
+@pytest.mark.parametrize("name", ["means", "world_to_camera", "background", "features"])
+def test_gradients_and_a_capacity_exclude_each_other(name: str) -> None:
+    wanted = arguments(backend="triton", capacity=1000, background=torch.rand(3), features=torch.rand(N, 2))
+    tensor = wanted[name]
     assert isinstance(tensor, Tensor)
     with pytest.raises(ValueError, match="capacity is 1000, expected None where gradients are wanted"):
-        rasterize(**(wanted | {"means": tensor.requires_grad_()}))  # type: ignore[arg-type]
+        rasterize(**(wanted | {name: tensor.requires_grad_()}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
