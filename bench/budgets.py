@@ -53,6 +53,7 @@ TABLE = (  # a launch has the budget of the first row that covers it; tiles have
     Row("emit_kernel", Cost(40)),
     Row("mask_kernel", Cost(40)),
     Row("blend_backward_kernel", Cost(104, vector_loads=2, per_pixel=110.0), {"ATOMIC": False}),
+    Row("blend_backward_kernel", Cost(104, vector_loads=2, per_pixel=57.0), {"DEPTH": False, "ABSGRAD": False}),
     Row("blend_backward_kernel", Cost(104, vector_loads=2, per_pixel=65.0)),
     Row("features_backward_kernel", Cost(120, vector_loads=2, per_pixel=78.0)),  # 8 channels
     Row("sum_rows_kernel", Cost(40)),

@@ -1,4 +1,4 @@
-"""Time of each stage and of the whole frame: the wall on a CPU, events on a GPU."""
+"""Time of each stage, of the whole frame and of a training step: the wall on a CPU, events on a GPU."""
 
 import time
 from collections.abc import Iterator
@@ -9,10 +9,15 @@ import numpy as np
 import torch
 
 FRAME = "frame"  # the span round all others
+STEP = "step"  # the same of a frame and its backward pass
 
 
 class Clock:
-    """Collects spans in milliseconds, one value a span and frame."""
+    """Collects spans in milliseconds, one value a span and frame.
+
+    Any thread may open spans, one at a time each: autograd runs the backward pass of a GPU in its own, on the stream of
+    the forward. No span waits for the GPU.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"

@@ -25,17 +25,18 @@ from ..engine.files import check_writable
 from ..engine.renderer import backend_device, render, resolve_backend
 from ..engine.scene.camera import Camera
 from ..engine.scene.gaussians import Gaussians
+from ..kernels.frames import STAGES
 from ..kernels.rasterize import rasterize
 from . import budgets, machine
-from .bounds import stage_bounds
-from .cases import cases
+from .bounds import shares
+from .cases import GRID_SCENES, cases
 from .clock import Clock
-from .measure import Measurement, measure
+from .measure import measure
 from .options import BenchOptions
 from .page import write_page
 from .peers import PEERS, compare
 from .report import write_json
-from .roofline import Work
+from .training import measure_training
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS_TIMEOUT = 3600.0  # seconds
@@ -49,6 +50,7 @@ class Plan:
     """How much is measured."""
 
     grid: BenchOptions
+    training: BenchOptions  # a smaller grid: gradients take as much room as the scene
     single: str  # the scene for stereo, and in which waits for the GPU are counted
     peers: tuple[str, ...]
     tests: tuple[str, ...]  # arguments of pytest
@@ -56,12 +58,15 @@ class Plan:
 
 FULL = Plan(
     BenchOptions(grid=True, frames=30),
+    BenchOptions(grid=True, frames=30, scene=GRID_SCENES[:3], res="1080p"),
     "procedural:1M",
     ("gsplat", "gsplat-unpacked", "higs"),
     ("-m", "gpu", "tests"),
 )
+_SMALL = BenchOptions(grid=True, scene=("procedural:1k",), res="64x40", frames=2, warmup=1)
 TRIAL = Plan(
-    BenchOptions(grid=True, scene=("procedural:1k",), res="64x40", frames=2, warmup=1),
+    _SMALL,
+    _SMALL,
     "procedural:1k",
     ("gsplat", "cpu"),
     ("tests/bench/test_roofline.py",),
@@ -96,6 +101,7 @@ def collect(backend: str, plan: Plan, path: Path, say: Callable[[str], None]) ->
         "waits": lambda keep: waits(*_single_case(plan), backend),
         "stereo": lambda keep: stereo(*_single_case(plan), backend, plan.grid.frames),
         "frames": lambda keep: frames(backend, plan, keep),
+        "training": lambda keep: training(backend, plan, keep),
         "peers": lambda keep: versus(backend, plan, keep),
     }
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -146,20 +152,19 @@ def frames(backend: str, plan: Plan, keep: Keep) -> list[dict[str, Any]]:
     for case in cases(plan.grid):
         warmup = plan.grid.warmup
         result = measure(case.name, case.gaussians, case.cameras, backend=backend, rounds=case.rounds, warmup=warmup)
-        results.append({**result.to_json(), "bounds": shares(result)})
+        medians = {stage: result.percentiles(stage)["p50"] for stage in STAGES}
+        results.append({**result.to_json(), "bounds": shares(backend, result.work, result.sh_degree, medians)})
         keep(results)
     return results
 
 
-def shares(result: Measurement) -> dict[str, dict[str, float]] | None:
-    """Milliseconds that each stage needs at least, and their share of what it took; None on an unknown machine."""
-    pixels = result.width * result.height
-    work = Work(result.splats, result.visible, result.pairs, result.splat_pixels, pixels)
-    told = {}
-    for stage, bound in (stage_bounds(result.backend, work, result.sh_degree) or {}).items():
-        milliseconds = 1e3 * bound.seconds
-        told[stage] = {"milliseconds": milliseconds, "share": milliseconds / result.percentiles(stage)["p50"]}
-    return told or None
+def training(backend: str, plan: Plan, keep: Keep) -> list[dict[str, Any]]:
+    """Steps of training, each beside a frame alone."""
+    results: list[dict[str, Any]] = []
+    for case in cases(plan.training):
+        results.append(measure_training(case, backend=backend, warmup=plan.training.warmup))
+        keep(results)
+    return results
 
 
 def versus(backend: str, plan: Plan, keep: Keep) -> dict[str, Any]:

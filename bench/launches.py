@@ -179,6 +179,7 @@ RUNS: tuple[Callable[[], None], ...] = (
     partial(_frame, capacity=ROOM, depth=False, stereo=True, views=2, lens="fisheye", antialiased=True),
     partial(_frame, capacity=ROOM, depth=False, coefficients=0, lens="orthographic", channels=8),
     partial(_frame, backward=True, absgrad=True, channels=8, capacity=None),
+    partial(_frame, backward=True, depth=False),
     partial(_frame, backward=True, deterministic=True, coefficients=0),
     _frame_of_many_tiles,
 )

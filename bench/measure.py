@@ -12,6 +12,7 @@ from ..engine.scene.gaussians import Gaussians
 from ..kernels.frames import STAGES, Rendering
 from .clock import FRAME, Clock
 from .machine import peak_memory
+from .roofline import Work
 
 PERCENTILES = (50, 95, 99)
 
@@ -32,6 +33,11 @@ class Measurement:
     pairs: int
     splat_pixels: int
     peak_memory: int  # bytes
+
+    @property
+    def work(self) -> Work:
+        """What the median frame did."""
+        return Work(self.splats, self.visible, self.pairs, self.splat_pixels, self.width * self.height)
 
     @property
     def fps(self) -> float:

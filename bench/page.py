@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.files import replacing
-from ..kernels.frames import STAGES
-from .clock import FRAME
+from ..kernels.frames import GRADIENT_STAGES, STAGES
+from .clock import FRAME, STEP
 from .machine import line
 
 
@@ -24,6 +24,7 @@ def page(results: dict[str, Any]) -> str:
         "waits": ("Waits of the host for the GPU", _waits),
         "stereo": ("Stereo", _stereo),
         "frames": ("Frames", _frames),
+        "training": ("Training steps", _training),
         "peers": ("Other renderers", _peers),
     }
     lines = [f"# What was measured on {results['machine']['gpu'] or results['machine']['cpu']}", ""]
@@ -62,16 +63,35 @@ def _frames(frames: list[dict[str, Any]]) -> list[str]:
     """Medians in milliseconds; in brackets the physical bound's share of them."""
     rows = []
     for frame in frames:
-        bounds, cells = frame["bounds"] or {}, []
-        for stage in STAGES:
-            share = f" ({bounds[stage]['share']:.0%})" if stage in bounds else ""
-            cells.append(f"{frame['milliseconds'][stage]['p50']:.3f}{share}")
+        medians = {stage: frame["milliseconds"][stage]["p50"] for stage in STAGES}
+        cells = [_held(stage, medians, frame["bounds"]) for stage in STAGES]
         whole = frame["milliseconds"][FRAME]
         cells += [f"{whole['p50']:.3f}", f"{whole['p99']:.3f}", f"{frame['peak_memory_bytes'] / 2**20:,.0f}"]
         rows.append([frame["scene"], f"{frame['splats']:,}", *cells])
     titles = ["case", "splats", *STAGES, "frame", "frame p99", "MiB"]
     note = "Milliseconds at the median. In brackets: what the bound of the stage is of that (bench/roofline.py)."
     return [note, "", *_table(titles, rows)]
+
+
+def _training(steps: list[dict[str, Any]]) -> list[str]:
+    """As `_frames`; of the forward stages there is the frame, drawn without gradients."""
+    rows = []
+    for told in steps:
+        times = told["milliseconds"]
+        cells = [_held(stage, times, told["bounds"]) for stage in GRADIENT_STAGES]
+        cells += [f"{times[STEP]:.3f}", f"{told['frame_milliseconds']:.3f}", f"{told['ratio']:.2f}"]
+        rows.append([told["scene"], f"{told['splats']:,}", *cells, f"{told['peak_memory_bytes'] / 2**20:,.0f}"])
+    titles = ["case", "splats", *GRADIENT_STAGES, "step", "frame", "step / frame", "MiB"]
+    note = "Frame and backward pass for a loss of RGB, without loss and optimiser; the frame alone has no gradients."
+    return [note, "", *_table(titles, rows)]
+
+
+def _held(stage: str, medians: dict[str, float], bounds: dict[str, Any] | None) -> str:
+    """Milliseconds, and where the bound is known its share of them; nothing where the backend has no such stage."""
+    if stage not in medians:
+        return ""
+    share = f" ({bounds[stage]['share']:.0%})" if bounds else ""
+    return f"{medians[stage]:.3f}{share}"
 
 
 def _peers(peers: dict[str, Any]) -> list[str]:

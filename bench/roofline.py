@@ -1,4 +1,4 @@
-"""The least time that the stages of a frame can take: bytes over bandwidth, instructions over issue rate.
+"""The least time that each stage can take, forth and back: bytes over bandwidth, instructions over issue rate.
 
 Pure functions from what a frame did (`Work`), how a renderer is built (`Design`) and what a machine can do (`Machine`)
 to bytes and seconds. Within a stage all limits are taken to overlap perfectly; stages follow one another. Emission of
@@ -34,6 +34,7 @@ class Work:
     pairs: int  # entries sorted by tile
     splat_pixels: int  # times a splat was evaluated at a pixel
     pixels: int
+    reached: int = 0  # visible splats to which a gradient came
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Design:
     loads: int = 4  # load instructions a splat and warp: a record in 16-byte loads, and its id
     instructions: float = 21.0  # a splat and pixel
     output: int = 20  # bytes written a pixel: RGB, alpha, depth
+    gradient_input: int = 28  # bytes read a pixel on the way back: RGB and alpha as drawn, the gradient by RGB
+    gradient_instructions: float = 55.0  # a splat and pixel on the way back, of RGB, as lyra.bench.budgets counts them
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,13 @@ class Bound:
 
 
 LYRA = Design()
-LYRA_SIMD = replace(LYRA, instructions=12.5, loads=0)  # on a CPU: what the arithmetic itself takes, rows hoisted
+# On a CPU: what the arithmetic itself takes, rows hoisted. The way back takes 18 more: 6 multiply-adds for the channels
+# in place of 3; 7 for what lies behind, the gradient of the power and its clamp; 8 for that gradient's six moments.
+LYRA_SIMD = replace(LYRA, instructions=12.5, gradient_instructions=30.5, loads=0)
 
 
 def frame_bounds(machine: Machine, work: Work, design: Design) -> dict[str, Bound]:
-    """The bound of every stage, by the names that the stages have in `lyra.kernels`."""
+    """The bound of each of `STAGES`."""
     projected = work.splats * design.culling + work.visible * (design.geometry + design.color + design.record)
     by_depth = radix_bytes(work.visible, math.ceil(design.depth_bits / 8), design.depth_bits)
     by_tile = radix_bytes(work.pairs, design.pair_bytes, design.pair_bits)
@@ -75,7 +80,25 @@ def frame_bounds(machine: Machine, work: Work, design: Design) -> dict[str, Boun
         "project": _moved(machine, projected),
         "sort": _moved(machine, by_depth, SORT_EFFICIENCY),
         "bin": _moved(machine, by_tile, SORT_EFFICIENCY),
-        "blend": _blended(machine, work, design),
+        "blend": _walked(machine, work, design, work.pixels * design.output, design.instructions, 1),
+    }
+
+
+def gradient_bounds(machine: Machine, work: Work, design: Design) -> dict[str, Bound]:
+    """The bound of each of `GRADIENT_STAGES`, for a loss that looks at RGB alone, and gradients of the scene alone.
+
+    Gradients are dense: a row for every splat, seen or not. Blending walks the forward's splat-pixels again, reads the
+    pixels once, and writes each splat's record of sums once, as if no two tiles shared a splat; on a GPU it adds them
+    by atomics, more often, whose rate has no bound here. Two special functions a splat and pixel: the exponential, and
+    the reciprocal that undoes the splat's share of the light. Projection reads that record of all splats, and its own
+    inputs and outputs of those that a gradient reached, and writes as much for every splat as the scene holds of it.
+    """
+    scene = design.culling + design.geometry + design.color
+    walked = work.pixels * design.gradient_input + work.splats * design.record
+    projected = work.splats * (design.record + scene) + work.reached * (design.record + scene)
+    return {
+        "blend backward": _walked(machine, work, design, walked, design.gradient_instructions, 2),
+        "project backward": _moved(machine, projected),
     }
 
 
@@ -88,15 +111,16 @@ def _moved(machine: Machine, size: float, efficiency: float = 1.0) -> Bound:
     return Bound(size, 0.0, size / (efficiency * machine.bandwidth))
 
 
-def _blended(machine: Machine, work: Work, design: Design) -> Bound:
-    written, instructions = work.pixels * design.output, work.splat_pixels * design.instructions
+def _walked(machine: Machine, work: Work, design: Design, size: int, each: float, special: int) -> Bound:
+    """Of `size` bytes; `each` instructions and `special` functions a splat and pixel."""
+    instructions = work.splat_pixels * each
     limits = (
-        written / machine.bandwidth,
+        size / machine.bandwidth,
         instructions / machine.lanes,
-        work.splat_pixels / machine.exponentials,
+        work.splat_pixels * special / machine.exponentials,
         work.splat_pixels / design.tile * design.loads / machine.loads,
     )
-    return Bound(written, instructions, max(limits))
+    return Bound(size, instructions, max(limits))
 
 
 def _gpu(name: str, terabytes: float, multiprocessors: int, gigahertz: float) -> Machine:

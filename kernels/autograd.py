@@ -84,7 +84,8 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_records, _ = grads
         rows, records, *scene = ctx.saved_tensors
-        found = ctx.stages.project_backward(Scene(*scene), rows, records, ctx.keys, grad_records, ctx.request)
+        with ctx.request.span("project backward"):
+            found = ctx.stages.project_backward(Scene(*scene), rows, records, ctx.keys, grad_records, ctx.request)
         return None, None, *found
 
 
@@ -107,10 +108,11 @@ class _Blend(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         records, features, background, rgb, alpha, depth, sums = ctx.saved_tensors
         grad_rgb, grad_alpha, grad_depth, _, grad_features, _, _ = grads
-        pixels, grad_background = _undo_output(rgb, alpha, depth, background, grad_rgb, grad_alpha, grad_depth)
-        grad_records, grad_inputs = ctx.stages.blend_backward(
-            records, ctx.lists, features, sums, pixels, grad_features, ctx.request
-        )
+        with ctx.request.span("blend backward"):
+            pixels, grad_background = _undo_output(rgb, alpha, depth, background, grad_rgb, grad_alpha, grad_depth)
+            grad_records, grad_inputs = ctx.stages.blend_backward(
+                records, ctx.lists, features, sums, pixels, grad_features, ctx.request
+            )
         grad_picture = None
         if ctx.watch is not None:
             if ctx.request.options.absgrad:

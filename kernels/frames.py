@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 STAGES = ("project", "sort", "bin", "blend")  # the spans of every backend, in order
+GRADIENT_STAGES = ("blend backward", "project backward")  # those of a backward pass by triton or cpu, in order
 
 Span = Callable[[str], AbstractContextManager[object]]
 

@@ -72,7 +72,8 @@ def rasterize(
             needs more is right but slow, and `counts.pairs` says how many it wanted. None: it waits once and takes
             what it needs. Not for gradients.
         keep_projected: whether `Rendering.projected` is wanted.
-        span: opened as a context manager round each stage of `STAGES`, for timing.
+        span: opened as a context manager round each stage of `STAGES`, for timing; in a backward pass, in whatever
+            thread autograd runs that, round those of `GRADIENT_STAGES`. `reference` has none of the latter.
 
     Raises:
         ValueError: a shape, a type or a value does not fit, there is no such backend, it cannot run here, or the scene

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lyra.bench.clock import FRAME
-from lyra.kernels.frames import STAGES
+from lyra.bench.clock import FRAME, STEP
+from lyra.kernels.frames import GRADIENT_STAGES, STAGES
 
 BACKENDS = ("cpu", "triton")
 
@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     lists = {
         "backend": BACKENDS,
-        "stage": (*STAGES, FRAME),
+        "stage": (*STAGES, FRAME, *GRADIENT_STAGES, STEP),
         "splats": metafunc.config.getoption("--splats").split(","),
         "res": metafunc.config.getoption("--res").split(","),
     }

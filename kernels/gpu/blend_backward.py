@@ -2,9 +2,10 @@
 
 The walk repeats the forward's: same masks, same arithmetic, same stop. What lies behind a splat is known without
 walking back, since all is linear in one value a splat and pixel, value = colour . grad_c + grad_a + depth grad_s: it
-is the pixel's total, which the host knows from the frame, less what the walk has passed. 28 bytes a pixel and 48 a
-splat of the tile are read. A lane sums over its pixels in registers; then the warp sums all quantities jointly, a
-shuffle each, so that each ends in a lane of its own, and one instruction adds them to the splat's row of 48 bytes.
+is the pixel's total, which the host knows from the frame, less what the walk has passed. 20 bytes a pixel, 24 with
+DEPTH, and 48 a splat of the tile are read. A lane sums over its pixels in registers; then the warp sums all quantities
+jointly, a shuffle each, so that each ends in a lane of its own, and one instruction adds them to the splat's row of 48
+bytes.
 Constexpr: DEPTH, whether grad_s counts; ABSGRAD, whether slots 10 and 11 hold sums of |d loss / d mean|; MASKED,
 whether pixels can be switched off; PARITY, the parity rule of the stop; TILES, fine tiles that a program takes one
 after the other; ATOMIC, whether sums go to the splats' rows by atomics, or without to the instances' own rows.

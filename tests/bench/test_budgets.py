@@ -12,6 +12,7 @@ import torch
 
 from lyra.bench import budgets, launches, machine_code
 from lyra.bench.machine_code import Cost
+from lyra.bench.roofline import LYRA
 from lyra.kernels import reference
 
 triton = pytest.importorskip("triton")
@@ -68,6 +69,16 @@ def test_blending_is_found_in_the_machine_code(measured: list[dict]) -> None:
     for cost in blends:
         assert cost["exp2"] >= 4 and cost["exp2"] % 4 == 0  # one a lane and row of at least 4 rows
         assert 8.0 < cost["per_pixel"] <= budgets.PARITY + budgets.DEPTH
+
+
+def test_the_bound_of_the_way_back_counts_what_its_loop_takes(measured: list[dict]) -> None:
+    loops = [
+        row["measured"]["per_pixel"]
+        for row in measured
+        if row["kernel"].startswith("blend_backward_kernel") and "DEPTH False, ABSGRAD False" in row["kernel"]
+    ]
+    assert len(loops) == len(budgets.CAPABILITIES)
+    assert loops == pytest.approx([LYRA.gradient_instructions] * len(loops), abs=1.0)
 
 
 @interpreted

@@ -2,23 +2,26 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from lyra.bench import evidence
+from lyra.bench.bounds import shares
 from lyra.bench.cli import main
-from lyra.bench.clock import FRAME
 from lyra.bench.measure import Measurement
 from lyra.bench.options import BenchOptions
 from lyra.bench.page import page
-from lyra.kernels.frames import STAGES
+from lyra.bench.roofline import Work
+from lyra.kernels.frames import GRADIENT_STAGES, STAGES
 
+GRID = BenchOptions(grid=True, scene=("procedural:1k",), res="32x24", frames=2, warmup=0)
 PLAN = evidence.Plan(
-    BenchOptions(grid=True, scene=("procedural:1k",), res="32x24", frames=2, warmup=0),
+    grid=GRID,
+    training=GRID,
     single="procedural:1k",
     peers=("gsplat", "cpu"),
     tests=("-k", "nothing_is_called_this", "tests/test_packaging.py"),
@@ -42,13 +45,15 @@ def test_every_part_is_in_the_file_and_on_the_page(tmp_path: Path) -> None:
     path, said = tmp_path / "e.json", []
     results = evidence.collect("cpu", PLAN, path, said.append)
     assert json.loads(path.read_text()) == results
-    assert said == ["budgets", "tests", "waits", "stereo", "frames", "peers"]
+    assert said == ["budgets", "tests", "waits", "stereo", "frames", "training", "peers"]
     assert results["waits"] is None and results["tests"]["exit_code"] == 1
     assert results["stereo"]["ratio"] == pytest.approx(
         results["stereo"]["stereo_milliseconds"] / results["stereo"]["mono_milliseconds"]
     )
     assert len(results["frames"]) == len(results["peers"]["comparisons"]) == 3
     assert set(results["frames"][0]["bounds"]) == set(STAGES)
+    assert [told["scene"] for told in results["training"]] == [told["scene"] for told in results["frames"]]
+    assert set(results["training"][0]["bounds"]) == {*STAGES, *GRADIENT_STAGES}
     assert "needs a CUDA GPU" in results["peers"]["absent"]["gsplat"]
     text = path.with_suffix(".md").read_text()
     for words in (
@@ -56,6 +61,8 @@ def test_every_part_is_in_the_file_and_on_the_page(tmp_path: Path) -> None:
         "Exit code 1: 1 failed",
         "sm_90 k: registers 200, budget 104",
         "| procedural:1k 32x24 near | 1,000 |",
+        "## Training steps",
+        "| case | splats | blend backward | project backward | step | frame | step / frame | MiB |",
         "gsplat was not compared",
         "cpu: Lyra is",
         "| equal |",
@@ -90,7 +97,7 @@ def test_a_peer_that_fails_in_a_case_is_told_there(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(evidence, "compare", fail)
     kept: list[Any] = []
-    results = evidence.versus("cpu", evidence.Plan(PLAN.grid, PLAN.single, ("cpu",), ()), kept.append)
+    results = evidence.versus("cpu", replace(PLAN, peers=("cpu",)), kept.append)
     assert [c["error"] for c in results["comparisons"]] == ["RuntimeError: CUDA out of memory"] * 3
     assert len(kept) == 3
     assert "CUDA out of memory" in page(
@@ -105,16 +112,17 @@ def test_tests_run_in_a_process_and_are_counted() -> None:
 
 
 def test_shares_are_bounds_over_medians(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {**dict.fromkeys(STAGES, np.array([2.0, 2.0])), FRAME: np.array([8.0, 8.0])}
-    result = Measurement("s", "triton", 1000, 1, 10, 10, 1, times, 100, 200, 5000, 9)
+    result = Measurement("s", "triton", 1000, 1, 10, 10, 1, {}, 100, 200, 5000, 9)
+    assert result.work == Work(1000, 100, 200, 5000, 100)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
-    told = evidence.shares(result)
-    assert told is not None
+    medians = dict.fromkeys(STAGES, 2.0)
+    told = shares("triton", result.work, 1, medians)
+    assert told is not None and tuple(told) == STAGES
     size = 1000 * 12 + 100 * (32 + 48 + 48)  # two-digit SH counts would be 12 bytes each
     assert told["project"]["milliseconds"] == pytest.approx(size / 4.8e12 * 1e3)
     assert told["project"]["share"] == pytest.approx(size / 4.8e12 * 1e3 / 2.0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
-    assert evidence.shares(result) is None
+    assert shares("triton", result.work, 1, medians) is None
 
 
 def test_waits_are_what_torch_warns_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from lyra.bench.calibration import splat_pixels_per_second
-from lyra.bench.clock import FRAME, Clock
+from lyra.bench.clock import FRAME, STEP, Clock
 from lyra.bench.machine import describe, line, peak_memory
 from lyra.bench.measure import Measurement
 from lyra.kernels.frames import STAGES
@@ -22,6 +23,37 @@ def test_clock_keeps_every_span_in_order(monkeypatch: pytest.MonkeyPatch) -> Non
     times = clock.milliseconds()
     np.testing.assert_allclose(times["blend"], [500, 3000])
     np.testing.assert_allclose(times[FRAME], [2000, 10000])
+
+
+def test_spans_on_a_gpu_come_from_any_thread_and_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[int] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            said.append(threading.get_ident())
+            self.place = len(said)
+
+        def elapsed_time(self, other: "Event") -> float:
+            return float(other.place - self.place)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: said.append(-1))
+    clock = Clock(torch.device("cuda"))
+
+    def back() -> None:
+        with clock.span("blend backward"):
+            pass
+
+    with clock.span(STEP):
+        thread = threading.Thread(target=back)
+        thread.start()
+        thread.join()
+    assert len(said) == 4 and -1 not in said and said[1] == said[2] != said[0] == said[3]
+    times = clock.milliseconds()
+    assert said[4:] == [-1] and times["blend backward"].tolist() == [1.0] and times[STEP].tolist() == [3.0]
 
 
 def test_figures_follow_from_the_frames() -> None:

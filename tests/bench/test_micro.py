@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lyra.kernels.frames import STAGES
+from lyra.kernels.frames import GRADIENT_STAGES, STAGES
 
 pytest.importorskip("pytest_benchmark")
 
@@ -27,10 +27,12 @@ def test_a_stage_is_measured_and_held_against_its_bound(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     results = {result["name"]: result for result in json.loads(data.read_text())["benchmarks"]}
-    assert set(results) == {f"test_stage[cpu-{stage}-1k-64x48]" for stage in (*STAGES, "frame")}
+    assert set(results) == {
+        f"test_stage[cpu-{stage}-1k-64x48]" for stage in (*STAGES, "frame", *GRADIENT_STAGES, "step")
+    }
     medians = {result["params"]["stage"]: result["stats"]["median"] for result in results.values()}
     assert all(median > 0 for median in medians.values())
-    assert medians["sort"] < medians["frame"]
+    assert medians["sort"] < medians["frame"] and medians["blend backward"] < medians["step"]
     blend = results["test_stage[cpu-blend-1k-64x48]"]
     assert blend["group"] == "blend, cpu"
     extra = blend["extra_info"]
@@ -38,6 +40,12 @@ def test_a_stage_is_measured_and_held_against_its_bound(tmp_path: Path) -> None:
     assert extra["instructions"] == pytest.approx(12.5 * extra["splat_pixels"]) and extra["splat_pixels"] > 64 * 48
     assert extra["share_of_bound"] == pytest.approx(extra["bound_seconds"] / medians["blend"])
     assert results["test_stage[cpu-project-1k-64x48]"]["extra_info"]["bytes"] > 1000 * 12
+    back = results["test_stage[cpu-blend backward-1k-64x48]"]["extra_info"]
+    assert back["instructions"] == pytest.approx(30.5 * extra["splat_pixels"])  # the forward's splat-pixels again
+    assert back["bytes"] == 64 * 48 * 28 + 1000 * 48 and 0 < back["reached"] <= extra["visible"]
+    parts = [results[f"test_stage[cpu-{stage}-1k-64x48]"]["extra_info"] for stage in (*STAGES, *GRADIENT_STAGES)]
+    step = results["test_stage[cpu-step-1k-64x48]"]["extra_info"]
+    assert step["bound_seconds"] == pytest.approx(sum(part["bound_seconds"] for part in parts))
 
 
 def test_the_plain_run_leaves_it_alone() -> None:

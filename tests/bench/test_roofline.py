@@ -3,7 +3,18 @@
 import pytest
 
 from lyra.bench.host import host_machine
-from lyra.bench.roofline import GPUS, LYRA, Design, Machine, Work, frame_bounds, gpu_machine, radix_bytes
+from lyra.bench.roofline import (
+    GPUS,
+    LYRA,
+    Design,
+    Machine,
+    Work,
+    frame_bounds,
+    gpu_machine,
+    gradient_bounds,
+    radix_bytes,
+)
+from lyra.kernels.frames import GRADIENT_STAGES, STAGES
 
 # 6.1 million splats at 1080p, 2.5 million of them visible, 1.6 macro tiles a splat, 60 % of what tiles list evaluated.
 PIXELS = 1920 * 1080
@@ -54,6 +65,7 @@ def test_a_frame_sorted_once_by_wide_keys(gpu: str, milliseconds: float) -> None
 def test_bytes_and_instructions_of_each_stage() -> None:
     machine = Machine("toy", bandwidth=1e9, lanes=1e9)
     bounds = frame_bounds(machine, Work(1000, 100, 200, 5000, 10), LYRA)
+    assert tuple(bounds) == STAGES
     assert bounds["project"].bytes == 1000 * 12 + 100 * (32 + 192 + 48)
     assert bounds["sort"].bytes == 100 * (4 + 4 * 16)
     assert bounds["bin"].bytes == 200 * (2 + 2 * 12)
@@ -61,6 +73,24 @@ def test_bytes_and_instructions_of_each_stage() -> None:
     assert bounds["project"].seconds == pytest.approx(39200e-9)
     assert bounds["sort"].seconds == pytest.approx(6800e-9 / 0.65)
     assert bounds["blend"].seconds == pytest.approx(105000e-9)
+
+
+def test_bytes_and_instructions_of_the_way_back() -> None:
+    machine = Machine("toy", bandwidth=1e9, lanes=1e9)
+    bounds = gradient_bounds(machine, Work(1000, 100, 200, 5000, 10, reached=60), LYRA)
+    assert tuple(bounds) == GRADIENT_STAGES
+    blend, project = bounds.values()
+    assert blend.bytes == 10 * 28 + 1000 * 48 and blend.instructions == 5000 * 55
+    assert blend.seconds == pytest.approx(275000e-9)
+    means, quats, scales, opacities, colors = 12, 16, 12, 4, 16 * 12
+    scene = means + quats + scales + opacities + colors
+    assert project.bytes == 1000 * 48 + 60 * (48 + scene) + 1000 * scene and project.instructions == 0
+    assert project.seconds == pytest.approx(project.bytes * 1e-9)
+
+
+def test_the_way_back_takes_two_special_functions_a_splat_and_pixel() -> None:
+    machine = Machine("few exponentials", 1e9, 1e9, exponentials=50.0)
+    assert gradient_bounds(machine, Work(0, 0, 0, 5000, 10), LYRA)["blend backward"].seconds == pytest.approx(200.0)
 
 
 @pytest.mark.parametrize(
