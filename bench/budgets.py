@@ -150,7 +150,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             text = f"{round(value, 1):g}/{limit:g}" if value or limit else "0"
             cells.append(f"[red]{text}[/red]" if bad else text)
         table.add_row(row["kernel"].replace("[", r"\["), str(row["sm"] or "any"), *cells)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -50,7 +50,8 @@ def run(options: BenchOptions) -> None:
     if options.json is not None and options.json != "-":
         check_writable(Path(options.json))
     notes = Console(stderr=True)
-    out = notes if options.json == "-" else Console(soft_wrap=True)
+    wide = None if sys.stdout.isatty() else 200  # a pipe has no width, and tables are cut to what they are given
+    out = notes if options.json == "-" else Console(soft_wrap=True, width=wide)
     if options.evidence:
         from .evidence import gather
 

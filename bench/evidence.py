@@ -96,13 +96,13 @@ def gather(options: BenchOptions, notes: Console) -> None:
 def collect(backend: str, plan: Plan, path: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Every part in order; returns what the file holds."""
     parts: dict[str, Callable[[Keep], Any]] = {
-        "budgets": lambda keep: budgets.report(),
         "tests": lambda keep: run_tests(plan.tests),
         "waits": lambda keep: waits(*_single_case(plan), backend),
         "stereo": lambda keep: stereo(*_single_case(plan), backend, plan.grid.frames),
         "frames": lambda keep: frames(backend, plan, keep),
         "training": lambda keep: training(backend, plan, keep),
         "peers": lambda keep: versus(backend, plan, keep),
+        "budgets": lambda keep: budgets.report(),  # last: they need no GPU, and minutes
     }
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     results: dict[str, Any] = {"machine": machine.describe(), "backend": backend, "started": started, "seconds": {}}

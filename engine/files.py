@@ -58,9 +58,7 @@ def check_writable(path: Path) -> None:
         InputError: as `replacing`.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError("is a folder")
-        scratch = _scratch(path)
+        scratch = _scratch(_target(path))
         scratch.touch()
         scratch.unlink()
     except (OSError, ValueError) as error:
@@ -71,21 +69,36 @@ def check_writable(path: Path) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes become `path` when the block ends well; on any error `path` stays as it was.
 
-    The bytes go to a hidden file in the same folder, which then takes the place of `path` in one step.
+    The bytes go to a hidden file in the same folder, which then takes the place of `path` in one step; of a link, the
+    place of what it points to.
 
     Raises:
-        InputError: the folder is missing or may not be written, `path` is a folder, or the disk is full.
+        InputError: the folder is missing or may not be written, `path` is a folder, a pipe or a device, or the disk is
+            full.
     """
     try:
-        scratch = _scratch(path)
+        target = _target(path)
+        scratch = _scratch(target)
         try:
             with scratch.open("wb") as stream:
                 yield stream
-            os.replace(scratch, path)
+            os.replace(scratch, target)
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as error:
         raise _not_writable(path, error) from error
+
+
+def _target(path: Path) -> Path:
+    """The file that a path leads to, there or not, which a file may take the place of."""
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError("is a link in a circle")
+    if target.is_dir():
+        raise IsADirectoryError("is a folder")
+    if target.exists() and not target.is_file():
+        raise OSError("is a pipe or a device")
+    return target
 
 
 def _scratch(path: Path) -> Path:

@@ -1,5 +1,6 @@
 """Open a scene by what a person types: a path, `procedural` or `procedural:N`."""
 
+import os
 from dataclasses import replace
 
 from .errors import InputError
@@ -10,7 +11,7 @@ from .scene.paths import UPS, Framing, frame_scene
 DEFAULT_COUNT = 300_000
 
 
-def open_scene(source: str, *, up: str = "y-") -> tuple[Gaussians, Framing]:
+def open_scene(source: str | os.PathLike[str], *, up: str = "y-") -> tuple[Gaussians, Framing]:
     """The splats, on the CPU, and the framing that camera paths should keep to.
 
     Args:
@@ -19,8 +20,11 @@ def open_scene(source: str, *, up: str = "y-") -> tuple[Gaussians, Framing]:
         up: which way is up in a file, a key of `paths.UPS`; the procedural scene knows its own.
 
     Raises:
-        InputError: no such scene, or N is no such number.
+        InputError: no such scene, N is no such number, or `up` no such direction.
     """
+    if up not in UPS:
+        raise InputError(f"up {up!r} is unknown: give {', '.join(UPS)}")
+    source = os.fspath(source)
     kind, colon, count = source.partition(":")
     if kind == "procedural":
         from .scene.procedural import cached

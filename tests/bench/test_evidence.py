@@ -45,7 +45,7 @@ def test_every_part_is_in_the_file_and_on_the_page(tmp_path: Path) -> None:
     path, said = tmp_path / "e.json", []
     results = evidence.collect("cpu", PLAN, path, said.append)
     assert json.loads(path.read_text()) == results
-    assert said == ["budgets", "tests", "waits", "stereo", "frames", "training", "peers"]
+    assert said == ["tests", "waits", "stereo", "frames", "training", "peers", "budgets"]
     assert results["waits"] is None and results["tests"]["exit_code"] == 1
     assert results["stereo"]["ratio"] == pytest.approx(
         results["stereo"]["stereo_milliseconds"] / results["stereo"]["mono_milliseconds"]
