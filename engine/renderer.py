@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import autograd
+from ..kernels.arguments import check_finite, expand
 from ..kernels.backends import BACKENDS, best_backend, why_unavailable
 from ..kernels.frames import Rendering, Span, no_span
 from ..kernels.options import Options
@@ -87,7 +88,10 @@ class Renderer:
 
         Raises:
             InputError: no such backend, or it cannot run here.
+            ValueError: options of another type.
         """
+        if not isinstance(options, Options):
+            raise ValueError(f"options is a {type(options).__name__}, expected Options")
         self.backend = resolve_backend(backend)
         self.options, self.stereo = options, stereo
         self.scene = gaussians.to(backend_device(self.backend))
@@ -99,11 +103,11 @@ class Renderer:
         """One frame; of several cameras of one size, with a leading axis.
 
         Args:
-            background: RGB [3] on the CPU; black when None.
+            background: RGB [3] or [cameras, 3] on the CPU; black when None.
 
         Raises:
             InputError: the cameras differ in size, or there is none.
-            ValueError: stereo, and not pairs of cameras.
+            ValueError: stereo, and not pairs of cameras, or the background is no finite [3] or [cameras, 3].
         """
         many = [cameras] if isinstance(cameras, Camera) else list(cameras)
         sizes = sorted({(camera.width, camera.height) for camera in many})
@@ -114,8 +118,9 @@ class Renderer:
             raise ValueError(f"{len(many)} cameras, expected pairs of eyes for stereo")
         poses = torch.stack([camera.world_to_camera for camera in many])
         lenses = torch.stack([camera.K for camera in many])
-        rows = pack_views(poses, lenses, width, height, self.options, eyes).float()
-        back = torch.zeros(3) if background is None else background.float()
+        rows = pack_views(poses, lenses, width, height, self.options, eyes)
+        back = expand("background", torch.zeros(3) if background is None else background, (len(many), 3))
+        check_finite("background", back)
         key = (len(many), width, height)
         if key not in self._frames:
             self._frames[key] = _Frame(self, *key)
@@ -138,10 +143,11 @@ class _Frame:
     def __init__(self, owner: Renderer, views: int, width: int, height: int) -> None:
         scene, device = owner.scene, owner.scene.means.device
         self.backend, self.on_gpu = owner.backend, device.type == "cuda"
-        self.scene = autograd.Scene(*(tensor.float().contiguous() for tensor in scene.tensors().values()))
+        dtype = scene.means.dtype if owner.backend == "reference" else torch.float32
+        self.scene = autograd.Scene(*(tensor.to(dtype).contiguous() for tensor in scene.tensors().values()))
         self.eyes, self.options, self.size = 2 if owner.stereo else 1, owner.options, (width, height)
-        self.rows = torch.zeros(views, ROW, device=device)
-        self.background = torch.zeros(views, 3, device=device)
+        self.rows = torch.zeros(views, ROW, device=device, dtype=dtype)
+        self.background = torch.zeros(views, 3, device=device, dtype=dtype)
         self.capacity = self.FIRST if owner.backend == "triton" else None
         self.graph: torch.cuda.CUDAGraph | None = None
         self.frame: Rendering | None = None
@@ -153,7 +159,7 @@ class _Frame:
         self._grow()
         # From pageable memory these copies are staged by the driver: the host goes on, and may reuse its tensors.
         self.rows.copy_(rows, non_blocking=True)
-        self.background.copy_(background.expand_as(self.background), non_blocking=True)
+        self.background.copy_(background, non_blocking=True)
         if self.on_gpu and span is no_span:
             if self.graph is None:
                 self._capture()

@@ -1,6 +1,9 @@
 """How a frame is to be rendered: one frozen record for all backends."""
 
+import dataclasses
 import math
+import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -53,6 +56,15 @@ class Options:
     """Whether gradients repeat bit for bit on a GPU, at some cost; frames, and gradients on the CPU, always do."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, bool) and not isinstance(value, bool):
+                raise ValueError(f"{field.name} is {value!r}, expected True or False")
+            if isinstance(field.default, float):
+                object.__setattr__(self, field.name, _number(field.name, value))
+        if not isinstance(self.distortion, Sequence):
+            raise ValueError(f"distortion is {self.distortion!r}, expected four finite numbers")
+        object.__setattr__(self, "distortion", tuple(_number("distortion", value) for value in self.distortion))
         if self.lens not in get_args(Lens):
             raise ValueError(f"lens {self.lens!r} is unknown: give {', '.join(get_args(Lens))}")
         if self.precision not in get_args(Precision):
@@ -71,6 +83,13 @@ class Options:
         for name, fits in ranges.items():
             if not fits:
                 raise ValueError(f"{name} is {getattr(self, name)}: {_CURES[name]}")
+
+
+def _number(name: str, value: object) -> float:
+    """A plain float, so that equal options are one record to every cache."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, expected a number")
+    return float(value)
 
 
 _CURES = {
