@@ -161,6 +161,9 @@ def project_backward(
 
     A splat whose gradients are zero in a view gets nothing from it; its record is not looked at. Slots 10 and 11 of
     `grad_records` are not read: extents have no gradient. Of a row, `POSE_AND_LENS` and `LIMITS` have one.
+
+    Raises:
+        ValueError: colors of another shape.
     """
     n, views = len(means), len(rows)
     count = color_count(tuple(colors.shape), views, n)
