@@ -11,14 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-WIDTH, HEIGHT, SPLATS = 40, 24, 12
-ROOM = 4096  # entries
-KNOBS = (
-    "num_warps",
-    "num_stages",
-    "enable_fp_fusion",
-    "maxnreg",
-)  # options of a launch that are no arguments of its kernel
+WIDTH, HEIGHT, SPLATS = 8, 16, 3
+ROOM = 2048  # entries, so that lists may be cut up
+KNOBS = ("num_warps", "num_stages", "enable_fp_fusion", "maxnreg")  # options of a launch that no kernel has for itself
 NUM_WARPS = 4  # of a launch that does not say
 
 _KINDS = {"float": "fp", "int": "i", "uint": "u"}  # torch's names and Triton's

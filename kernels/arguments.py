@@ -57,6 +57,23 @@ def _check_colors(name: str, shape: list[int], splats: list[int]) -> None:
     raise ValueError(f"{name} has shape {shape}, expected {wanted}")
 
 
+def color_count(shape: tuple[int, ...], views: int, n: int) -> int:
+    """Coefficients a channel of spherical harmonics in colours of this shape; 0 where they are RGB.
+
+    [n, k, 3] is read as harmonics also where it could be RGB a view.
+
+    Raises:
+        ValueError: they are neither.
+    """
+    if len(shape) == 3 and shape[0] == n and shape[1] in SH_COUNTS and shape[2] == 3:
+        return shape[1]
+    if shape in ((n, 3), (views, n, 3)):
+        return 0
+    raise ValueError(
+        f"colors have shape {list(shape)}: give [{n}, k, 3] with k in {SH_COUNTS}, [{n}, 3] or [{views}, {n}, 3]"
+    )
+
+
 def check_view(world_to_camera: Tensor, K: Tensor, width: int, height: int) -> None:
     """Shapes [..., 4, 4] and [..., 3, 3] and sizes; on the CPU values too, since looking at a GPU's would wait for it.
 

@@ -15,7 +15,7 @@ from .arguments import check_finite, check_scene, check_view, expand
 from .backends import choose_backend
 from .constants import BLUR, NEAR
 from .frames import Counts, Projected, Rendering, Span, no_span
-from .gsplat.channels import extra_of, paint_of, side_by_side
+from .gsplat.channels import extra_of, paint_of, picture_of, side_by_side
 from .gsplat.meta import make_meta
 from .gsplat.sparse_rows import SparseRows
 from .gsplat.translate import (
@@ -256,10 +256,9 @@ def rasterization(
     if rows is not None:
         means, quats, scales = rows(means), rows(quats), rows(scales)
 
-    shows_color = "RGB" in render_mode
-    if shows_color and colors is None:
+    if "RGB" in render_mode and colors is None:
         raise ValueError(f"colors is None with render_mode={render_mode!r}: give colors, or D or ED")
-    paint = paint_of(means, viewmats, colors if shows_color else None, sh_degree, backgrounds)
+    paint = paint_of(means, viewmats, colors if "RGB" in render_mode else None, sh_degree, backgrounds)
     extra = None if extra_signals is None else extra_of(means, viewmats, extra_signals, extra_signals_sh_degree)
     options = Options(
         lens=LENSES[camera_model],
@@ -292,21 +291,11 @@ def rasterization(
         backend=backend,
         keep_projected=True,
     )
-    alphas = frame.alpha[..., None]
-    own = 0 if paint.features is None else paint.features.shape[-1]
-    channels = [frame.rgb[..., : paint.direct]]
-    if frame.features is not None and own:
-        channels.append(frame.features[..., :own])
-        if paint.rest is not None:
-            channels[-1] = channels[-1] + (1 - alphas) * paint.rest[..., None, None, :]
-    if frame.depth is not None:
-        depth = frame.depth[..., None]
-        channels.append(depth if "ED" in render_mode else depth * alphas)
     meta = make_meta(frame.projected, packed, tile_size, width, height)
     if rows is not None:
         rows.ids = meta["gaussian_ids"]
     if frame.features is not None and extra is not None:
-        meta["render_extra_signals"] = frame.features[..., own:]
+        meta["render_extra_signals"] = frame.features[..., paint.others :]
     if return_normals:
         meta["normals"] = frame.normals
-    return torch.cat(channels, dim=-1), alphas, meta
+    return picture_of(frame, paint, render_mode), frame.alpha[..., None], meta

@@ -20,6 +20,7 @@ SORT = (
     34  # 4: a b c d of the depth by which splats are sorted, a x + b y + c z + d; a fisheye takes the distance to EYE
 )
 
+LENSES = {"pinhole": 0, "orthographic": 1, "fisheye": 2}  # as kernels call them
 FINITE = 3e38  # stands for an endless far plane in float32
 
 

@@ -28,7 +28,7 @@ from .compiled import compiled
 from .features import contributions
 from .picture import store_block, store_rgb_block
 from .simd import LANES, element, load, lowest_bit, splat, store, take, where
-from .weights import find_alphas, goes_on, light_tile, pass_splat
+from .weights import find_alphas, flat_mask, goes_on, light_tile, pass_splat
 
 f32 = np.float32
 TILES_AT_ONCE = 4  # neighbours, which share splats
@@ -242,11 +242,11 @@ def blend(
     rgb, alpha = np.empty((height, width, 3), dtype=f32), np.empty((height, width), dtype=f32)
     depths = np.empty((height, width) if depth else 0, dtype=f32)
     medians = np.empty((height, width) if median else 0, dtype=f32)
-    flat_records, flat_mask = records.reshape(-1), np.zeros(0, dtype=bool) if mask is None else mask.reshape(-1)
+    flat_records, pixels = records.reshape(-1), flat_mask(mask)
     threads = get_num_threads()
     seen, next_tile = np.zeros(threads, dtype=np.int64), np.zeros(1, dtype=np.int64)
     planes = rgb.reshape(-1), alpha.reshape(-1), depths.reshape(-1), medians.reshape(-1)
-    _blend_all(flat_records, ids, starts, width, height, background, flat_mask, threads, next_tile, *planes, seen)
+    _blend_all(flat_records, ids, starts, width, height, background, pixels, threads, next_tile, *planes, seen)
     return Blended(
         rgb,
         alpha,

@@ -19,7 +19,6 @@ from .chunk import (
     BLOCK_HEIGHT,
     BLOCK_WIDTH,
     CHUNK,
-    ENTRY,
     GRID,
     TILE_HEIGHT,
     TILE_WIDTH,
@@ -28,6 +27,7 @@ from .chunk import (
     lane_of,
     lane_x,
     lane_y,
+    workspace,
 )
 from .compiled import compiled
 from .simd import LANES, bits, element, load, lowest_bit, splat, store, take
@@ -114,10 +114,7 @@ def _walk_all(
     deep = len(grad_s) > 0
     for _ in prange(threads):
         planes = np.empty(GRID * GRID * _STRIDE, dtype=np.float32)
-        table, alphas = np.empty(CHUNK * ENTRY, dtype=np.float32), np.empty(CHUNK * BLOCK, dtype=np.float32)
-        words, entries = np.empty(CHUNK, dtype=np.int64), np.empty(CHUNK, dtype=np.int64)
-        gathered = np.zeros(CHUNK * GATHERED, dtype=np.float32)
-        chunk = table, words, entries, alphas, gathered
+        chunk = workspace() + (np.zeros(CHUNK * GATHERED, dtype=np.float32),)
         tile = take(next_tile, 1)
         while tile < tiles:
             start, stop = starts[tile], starts[tile + 1]

@@ -22,7 +22,7 @@ from .chunk import (
 )
 from .compiled import compiled
 from .simd import LANES, element, load, lowest_bit, put, splat, store, take, total
-from .weights import find_alphas, find_weights, light_tile
+from .weights import find_alphas, find_weights, flat_mask, light_tile
 
 f32 = np.float32
 _CHANNELS = 64  # at a time
@@ -167,9 +167,9 @@ def contributions(
 ) -> np.ndarray:
     """Blending weight of each splat summed over the pixels (of the mask) [n] float32; the same for any threads."""
     shares, sums = np.empty(len(ids), dtype=f32), np.zeros(len(records), dtype=np.float64)
-    flat_mask, next_tile = _flat(mask), np.zeros(1, dtype=np.int64)
+    pixels, next_tile = flat_mask(mask), np.zeros(1, dtype=np.int64)
     threads = get_num_threads()
-    _shares_all(records.reshape(-1), ids, starts, width, height, flat_mask, threads, next_tile, shares)
+    _shares_all(records.reshape(-1), ids, starts, width, height, pixels, threads, next_tile, shares)
     _sum_shares(ids, shares, sums)
     return sums.astype(f32)
 
@@ -188,10 +188,5 @@ def features(
     picture = np.empty((height, width, values.shape[1]), dtype=f32)
     next_tile = np.zeros(1, dtype=np.int64)
     threads, flat = get_num_threads(), (records.reshape(-1), picture.reshape(-1))
-    _features_all(flat[0], values, ids, starts, width, height, _flat(mask), threads, next_tile, flat[1])
+    _features_all(flat[0], values, ids, starts, width, height, flat_mask(mask), threads, next_tile, flat[1])
     return picture
-
-
-def _flat(mask: np.ndarray | None) -> np.ndarray:
-    """The pixels to look at, empty for all."""
-    return np.zeros(0, dtype=bool) if mask is None else mask.reshape(-1)

@@ -8,8 +8,7 @@ from .compiled import compiled
 from .simd import splat, sqrt, where
 
 f32 = np.float32
-LENSES = {"pinhole": 0, "orthographic": 1, "fisheye": 2}
-ORTHOGRAPHIC, FISHEYE = LENSES["orthographic"], LENSES["fisheye"]
+ORTHOGRAPHIC, FISHEYE = v.LENSES["orthographic"], v.LENSES["fisheye"]
 
 _ZERO, _ONE, _TWO, _PI = f32(0), f32(1), f32(2), f32(np.pi)
 _ON_AXIS = f32(1e-6)  # of the distance: nearer than this to the axis a fisheye is a pinhole

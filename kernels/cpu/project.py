@@ -10,10 +10,11 @@ from numba import prange
 
 from .. import constants as c
 from .. import views as v
-from ..arguments import SH_COUNTS
+from ..arguments import color_count
 from ..options import Options
 from .compiled import compiled
-from .lens import FISHEYE, LENSES, ORTHOGRAPHIC, fisheye, orthographic, pinhole, to_camera
+from .harmonics import C0, store_basis
+from .lens import FISHEYE, ORTHOGRAPHIC, fisheye, orthographic, pinhole, to_camera
 from .simd import LANES, bits, exponent, gather, load, mantissa, most, splat, sqrt, store
 
 f32 = np.float32
@@ -24,13 +25,10 @@ _SORT, _BASIS, _EYE = 0, 1, 16
 _VALUES = 9  # of an eye: the record without its colour
 _X, _DEPTH, _EXTENT_X, _EXTENT_Y = 0, 6, 7, 8
 
-_ZERO, _HALF, _ONE, _TWO, _THREE, _FOUR = (f32(value) for value in (0, 0.5, 1, 2, 3, 4))
+_ZERO, _HALF, _ONE, _TWO = (f32(value) for value in (0, 0.5, 1, 2))
 _LOG2_ALPHA_MIN, _ALPHA_MIN, _TO_EXP2 = f32(c.LOG2_ALPHA_MIN), f32(c.ALPHA_MIN), f32(c.SQRT_HALF_LOG2E)
 _HUGE, _TINY, _UNSEEN = f32(3e38), f32(1e-30), f32(-1)
 _TWO_BY_LN2 = f32(2 / np.log(2))
-_C0, _C1 = f32(c.SH_C0), f32(c.SH_C1)
-_C20, _C21, _C22, _C23, _C24 = (f32(value) for value in c.SH_C2)
-_C30, _C31, _C32, _C33, _C34, _C35, _C36 = (f32(value) for value in c.SH_C3)
 
 
 @compiled(inline=True)
@@ -42,31 +40,6 @@ def _log2(x):
     series = splat(f32(1 / 9)) + q * (splat(f32(1 / 11)) + q * splat(f32(1 / 13)))
     series = splat(_ONE) + q * (splat(f32(1 / 3)) + q * (splat(f32(1 / 5)) + q * (splat(f32(1 / 7)) + q * series)))
     return exponent(x) + splat(_TWO_BY_LN2) * s * series
-
-
-@compiled(inline=True)
-def store_basis(x, y, z, count, lanes, at):
-    """SH basis of eight unit directions, without its constant term, to rows of the lane buffer from `at`."""
-    if count > 1:
-        store(lanes, at, splat(-_C1) * y)
-        store(lanes, at + LANES, splat(_C1) * z)
-        store(lanes, at + 2 * LANES, splat(-_C1) * x)
-    if count > 4:
-        xx, yy, zz, xy = x * x, y * y, z * z, x * y
-        store(lanes, at + 3 * LANES, splat(_C20) * xy)
-        store(lanes, at + 4 * LANES, splat(_C21) * y * z)
-        store(lanes, at + 5 * LANES, splat(_C22) * (splat(_TWO) * zz - xx - yy))
-        store(lanes, at + 6 * LANES, splat(_C23) * x * z)
-        store(lanes, at + 7 * LANES, splat(_C24) * (xx - yy))
-        if count > 9:
-            ring = splat(_FOUR) * zz - xx - yy
-            store(lanes, at + 8 * LANES, splat(_C30) * y * (splat(_THREE) * xx - yy))
-            store(lanes, at + 9 * LANES, splat(_C31) * xy * z)
-            store(lanes, at + 10 * LANES, splat(_C32) * y * ring)
-            store(lanes, at + 11 * LANES, splat(_C33) * z * (splat(_TWO) * zz - splat(_THREE) * (xx + yy)))
-            store(lanes, at + 12 * LANES, splat(_C34) * x * ring)
-            store(lanes, at + 13 * LANES, splat(_C35) * z * (xx - yy))
-            store(lanes, at + 14 * LANES, splat(_C36) * x * (xx - splat(_THREE) * yy))
 
 
 @compiled()
@@ -153,7 +126,7 @@ def _project_eight(i, means, quats, scales, opacities, row, lens, antialiased, e
 
 @compiled(inline=True)
 def _color(sh, lanes, lane, channel):
-    color = _HALF + _C0 * sh[0, channel]
+    color = _HALF + C0 * sh[0, channel]
     for k in range(1, len(sh)):
         color += lanes[(_BASIS + k - 1) * LANES + lane] * sh[k, channel]
     return most(color, _ZERO)
@@ -238,13 +211,8 @@ def as_coefficients(colors: np.ndarray, views: int, n: int) -> tuple[np.ndarray,
     Raises:
         ValueError: they have another shape.
     """
-    if colors.ndim == 3 and len(colors) == n and colors.shape[1] in SH_COUNTS:
-        return colors[None], colors.shape[1]
-    if colors.shape in ((n, 3), (views, n, 3)):
-        return colors.reshape(-1, n, 1, 3), 0
-    raise ValueError(
-        f"colors have shape {list(colors.shape)}: give [{n}, k, 3] with k in {SH_COUNTS}, [{n}, 3] or [{views}, {n}, 3]"
-    )
+    count = color_count(colors.shape, views, n)
+    return (colors[None] if count else colors.reshape(-1, n, 1, 3)), count
 
 
 def project(
@@ -281,7 +249,7 @@ def project(
         group = slice(first, first + eyes)
         own = coefficients[group] if len(coefficients) > 1 else coefficients
         outputs = records[group], depths, ids, counts
-        _project_all(*flat, own, count, rows[group], LENSES[options.lens], options.antialiased, *outputs)
+        _project_all(*flat, own, count, rows[group], v.LENSES[options.lens], options.antialiased, *outputs)
         seen = [slice(i * _CHUNK, i * _CHUNK + filled) for i, filled in enumerate(counts.tolist())]
         found = np.concatenate([depths.view(np.uint32)[part] for part in seen] or [ids]).astype(np.uint64)
         keys.append(found << np.uint64(32) | np.concatenate([ids[part] for part in seen] or [ids]))

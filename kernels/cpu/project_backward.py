@@ -14,6 +14,7 @@ from .. import constants as c
 from .. import views as v
 from ..options import Options
 from .compiled import compiled
+from .harmonics import C0, sh_slope, store_basis
 from .lanes import (
     ACTIVE,
     BASIS,
@@ -36,8 +37,8 @@ from .lanes import (
     three,
     write_splats,
 )  # fmt: skip
-from .lens import FISHEYE, LENSES, ORTHOGRAPHIC, fisheye_jacobian, fisheye_shape, pinhole_bounds, to_camera
-from .project import as_coefficients, store_basis
+from .lens import FISHEYE, ORTHOGRAPHIC, fisheye_jacobian, fisheye_shape, pinhole_bounds, to_camera
+from .project import as_coefficients
 from .simd import LANES, load, splat, sqrt
 
 f32 = np.float32
@@ -47,17 +48,12 @@ _CHUNK = 4096  # splats a work item
 _ROWS = len(ROW_GRADIENTS)
 _LENS, _LIMITS = v.FX, v.WIDTH  # places among ROW_GRADIENTS; the others keep theirs
 
-_ZERO, _ONE, _TINY, _C0 = f32(0), f32(1), f32(1e-30), f32(c.SH_C0)
+_ZERO, _ONE, _TINY = f32(0), f32(1), f32(1e-30)
 _BY_LN2 = f32(1 / np.log(2))
-_SH_1 = f32(-c.SH_C1), f32(c.SH_C1), f32(-c.SH_C1)
-_SH_2, _SH_3 = tuple(map(f32, c.SH_C2)), tuple(map(f32, c.SH_C3))
 
 _covariance_adjoint, _pose_adjoint = compiled()(adjoint.covariance_adjoint), compiled()(adjoint.pose_adjoint)
 _pinhole_adjoint, _orthographic_adjoint = compiled()(adjoint.pinhole_adjoint), compiled()(adjoint.orthographic_adjoint)
 _fisheye_adjoint = compiled()(adjoint.fisheye_adjoint)
-_sh_slope_1, _sh_slope_2, _sh_slope_3 = (
-    compiled()(slope) for slope in (adjoint.sh_slope_1, adjoint.sh_slope_2, adjoint.sh_slope_3)
-)
 _direction_adjoint = compiled()(adjoint.direction_adjoint)
 
 
@@ -135,15 +131,7 @@ def _towards(row, lanes):
 def _direction(row, count, active, lanes, row_sums):
     """Add what the direction of spherical harmonics gives to the gradients of means and of the eye."""
     offset, inverse, (x, y, z) = _towards(row, lanes)
-    gx, gy, gz = _sh_slope_1(splats(_SH_1, 0), three(lanes, DOTS))
-    if count > 4:
-        dots = three(lanes, DOTS + 3) + (load(lanes, (DOTS + 6) * LANES), load(lanes, (DOTS + 7) * LANES))
-        hx, hy, hz = _sh_slope_2(x, y, z, splats(_SH_2, 0) + (splat(_SH_2[3]), splat(_SH_2[4])), dots)
-        gx, gy, gz = gx + hx, gy + hy, gz + hz
-    if count > 9:
-        dots = three(lanes, DOTS + 8) + three(lanes, DOTS + 11) + (load(lanes, (DOTS + 14) * LANES),)
-        hx, hy, hz = _sh_slope_3(x, y, z, splats(_SH_3, 0) + splats(_SH_3, 3) + (splat(_SH_3[6]),), dots)
-        gx, gy, gz = gx + hx, gy + hy, gz + hz
+    gx, gy, gz = sh_slope(x, y, z, count, lanes)
     gx, gy, gz = _direction_adjoint(offset, inverse, (gx, gy, gz))
     add_three(lanes, SUMS + MEAN, active, (gx, gy, gz))
     zero = splat(_ZERO)
@@ -164,9 +152,9 @@ def _harmonics(ids, filled, sh, count, lanes, grad_sh):
             green = lanes[(GRADIENT + c.GREEN) * LANES + lane]
         if lanes[(RECORD + c.BLUE) * LANES + lane] > _ZERO:
             blue = lanes[(GRADIENT + c.BLUE) * LANES + lane]
-        out[0, 0] += _C0 * red
-        out[0, 1] += _C0 * green
-        out[0, 2] += _C0 * blue
+        out[0, 0] += C0 * red
+        out[0, 1] += C0 * green
+        out[0, 2] += C0 * blue
         for k in range(1, count):
             basis = lanes[(BASIS + k - 1) * LANES + lane]
             out[k, 0] += basis * red
@@ -260,7 +248,7 @@ def project_backward(
     coefficients, count = as_coefficients(colors, views, n)
     grads = [np.empty(array.shape, dtype=f32) for array in (means, quats, scales, opacities, coefficients)]
     row_sums = np.empty((-(-n // _CHUNK), views, _ROWS * LANES), dtype=f32)
-    lens = LENSES[options.lens]
+    lens = v.LENSES[options.lens]
     scene = means, quats, scales, opacities, coefficients, count
     _backward_all(*scene, rows, lens, options.antialiased, records, grad_records, *grads, row_sums)
     grad_rows = np.zeros(rows.shape, dtype=f32)

@@ -119,3 +119,8 @@ def light_tile(left, top, width, height, mask, lights_out):
                 lights_out[block * BLOCK + lane_of(column, row)] = _ONE if looks else _ZERO
                 live |= np.int64(looks) << block
     return live
+
+
+def flat_mask(mask: np.ndarray | None) -> np.ndarray:
+    """The pixels to look at, as `light_tile` takes them, of a mask [h, w] or None."""
+    return np.zeros(0, dtype=bool) if mask is None else mask.reshape(-1)

@@ -23,8 +23,9 @@ from ..options import Options
 from .bin import TILE, Lists, macro_grid
 from .blend_half import PAUSE_HALF, WORDS, depth_unit, in_world_units, pack_half, pairs_of_rows, settle_half, shade_half
 from .composite import CHUNK, COMPOSITE_LAUNCH, composite_kernel, plan_chunks
+from .constants import RECORD
 from .picture import find_work, open_pixels, store_partial, store_picture
-from .scan import LAUNCH, RECORD, fine_tiles, is_open, is_outside, locate, scan
+from .scan import LAUNCH, fine_tiles, is_open, is_outside, locate, scan
 from .shade import CONTRIBUTION_STEP, PAUSE, settle, shade
 
 
@@ -61,7 +62,7 @@ def blend_kernel(
     if is_outside(x, y, width, height) | (begin > end):
         tl.store(taken_out + program, 0)
         return
-    state = open_pixels(view, x, y, width, height, mask, TILE_W, STEPS, MASKED)
+    _, state = open_pixels(view, x, y, width, height, mask, TILE_W, STEPS, MASKED)
     goes_on = is_open(state, STEPS, PARITY)
     state += (tl.zeros((32,), tl.float32),) * ((3 + DEPTH + MEDIAN) * STEPS)
     if HALF:

@@ -18,33 +18,67 @@ from torch import Tensor
 
 from .. import constants as c
 from ..options import Precision
-from . import gradient_walk as walk
+from . import gradient_walk as walking
 from .bin import TILE, Lists, macro_grid
-from .gradient_walk import (
-    add_sums,
-    any_goes_on,
-    cover,
-    lane_slots,
-    listed_entries,
-    shape_gradients,
-    slope_of,
-    slot_factors,
-    sum_lanes,
-)
-from .picture import pixels
+from .constants import RECORD
+from .gradient_walk import LN2, add_sums, lane_slots, pass_pixels, shape_gradients, slot_factors, sum_lanes, walk
+from .picture import open_pixels
 from .scan import fine_tiles, is_outside, load_four, locate
-
-RECORD = tl.constexpr(c.RECORD)
-LN2 = walk.LN2
 
 
 @triton.jit
-def _load_pixels(plane, pixel, inside, STRIDE: tl.constexpr, STEPS: tl.constexpr):
-    """A tuple of the lane's pixels; 0 outside."""
+def _load_pixels(plane, pixel, transmittance, STRIDE: tl.constexpr, STEPS: tl.constexpr):
+    """A tuple of the lane's pixels; 0 where nothing is drawn."""
     values = ()
     for s in tl.static_range(STEPS):
-        values += (tl.load(plane + STRIDE * pixel[s], mask=inside[s], other=0.0),)
+        values += (tl.load(plane + STRIDE * pixel[s], mask=transmittance[s] > 0.0, other=0.0),)
     return values
+
+
+@triton.jit
+def pass_splat(transmittance, behind, given, pointers, i, target, x, y, FORM: tl.constexpr):
+    """See `walk`. Given are STEPS tensors each of the gradients of red, green, blue, alpha and depth."""
+    STEPS: tl.constexpr = FORM[0]
+    ROWS: tl.constexpr = FORM[1]
+    PARITY: tl.constexpr = FORM[2]
+    DEPTH: tl.constexpr = FORM[3]
+    ABSGRAD: tl.constexpr = FORM[4]
+    ATOMIC: tl.constexpr = FORM[5]
+    COUNT: tl.constexpr = 10 + 2 * ABSGRAD
+    records, sums_out = pointers
+    record = records + tl.multiple_of(i.to(tl.int64) * RECORD, 4)
+    mean_x, mean_y, l0, l1 = load_four(record)
+    l2, log2_opacity, r, g = load_four(record + 4)
+    b, z, _, _ = load_four(record + 8)
+    dx, dy = x - mean_x, y - mean_y
+    u, v = l0 * dx + l1 * dy, l2 * dy
+    step_u, step_v = l1 * ROWS, l2 * ROWS
+    zero = tl.zeros((32,), tl.float32)
+    moments = (zero,) * 5
+    red, green, blue, depth, abs_x, abs_y = zero, zero, zero, zero, zero, zero
+    next_t, next_behind = (), ()
+    for s in tl.static_range(STEPS):
+        us, vs = u + s * step_u, v + s * step_v
+        gr, gg, gb, ga = given[s], given[STEPS + s], given[2 * STEPS + s], given[3 * STEPS + s]
+        value = ga + r * gr + g * gg + b * gb
+        if DEPTH:
+            value += z * given[4 * STEPS + s]
+        moments, slope, weight, after, rest = pass_pixels(
+            moments, us, vs, log2_opacity, transmittance[s], behind[s], value, PARITY
+        )
+        next_t, next_behind = next_t + (after,), next_behind + (rest,)
+        red, green, blue = red + weight * gr, green + weight * gg, blue + weight * gb
+        if DEPTH:
+            depth += weight * given[4 * STEPS + s]
+        if ABSGRAD:
+            abs_x += tl.abs(us * slope)
+            abs_y += tl.abs(l1 * (us * slope) + l2 * (vs * slope))
+    parts = shape_gradients(moments, dx, l0, l1, l2) + (red, green, blue, depth, l0 * abs_x, abs_y)
+    lane = tl.arange(0, 32)
+    slot = lane_slots(lane)
+    sums = sum_lanes(parts, lane, COUNT) * tl.where(slot < 10, slot_factors(slot), 2.0 * LN2)
+    add_sums(sums_out + tl.sum(target, axis=0).to(tl.int64) * RECORD + slot, sums, slot < COUNT, ATOMIC)
+    return next_t, next_behind
 
 
 @triton.jit
@@ -56,85 +90,29 @@ def blend_backward_kernel(
     grad_c, grad_a, grad_s, total, shown,  # [V, h, w, 3], the others [V, h, w]
     # out:
     sums_out,  # [V * n, 12], or [cap, 12]
-    n, width, height, columns, rows,
+    width, height, columns, rows,
     TILE_W: tl.constexpr, TILE_H: tl.constexpr, TILES: tl.constexpr,
     DEPTH: tl.constexpr, ABSGRAD: tl.constexpr, MASKED: tl.constexpr, PARITY: tl.constexpr, ATOMIC: tl.constexpr,
 ):  # fmt: skip
     ROWS: tl.constexpr = 32 // TILE_W
     STEPS: tl.constexpr = TILE_H // ROWS
     FINE: tl.constexpr = 2048 // (TILE_W * TILE_H)
-    COUNT: tl.constexpr = 10 + 2 * ABSGRAD
-    lane = tl.arange(0, 32)
-    own_bit = 1 << lane
-    slot = lane_slots(lane)
-    factor = tl.where(slot < 10, slot_factors(slot), 2.0 * LN2)
-    zero = tl.zeros((32,), tl.float32)
+    FORM: tl.constexpr = (STEPS, ROWS, PARITY, DEPTH, ABSGRAD, ATOMIC)  # pyright: ignore[reportAssignmentType]
     for t in range(TILES):
         tile = tl.program_id(0) * TILES + t
         macro, bit = tile // FINE, tile % FINE
         view, x, y = locate(macro, bit, columns * rows, columns, TILE_W, TILE_H)
         if not is_outside(x, y, width, height):
-            inside, pixel, transmittance = (), (), ()
-            for s in tl.static_range(STEPS):
-                at, within = pixels(view, x, y, s, width, height, TILE_W)
-                if MASKED:
-                    within = within & (tl.load(shown + at, mask=within, other=0) != 0)
-                inside, pixel = inside + (within,), pixel + (at,)
-                transmittance += (within.to(tl.float32),)
-            gr = _load_pixels(grad_c, pixel, inside, 3, STEPS)
-            gg = _load_pixels(grad_c + 1, pixel, inside, 3, STEPS)
-            gb = _load_pixels(grad_c + 2, pixel, inside, 3, STEPS)
-            ga = _load_pixels(grad_a, pixel, inside, 1, STEPS)
-            behind = _load_pixels(total, pixel, inside, 1, STEPS)
-            gs = ga
+            pixel, light = open_pixels(view, x, y, width, height, shown, TILE_W, STEPS, MASKED)
+            given = _load_pixels(grad_c, pixel, light, 3, STEPS) + _load_pixels(grad_c + 1, pixel, light, 3, STEPS)
+            given += _load_pixels(grad_c + 2, pixel, light, 3, STEPS) + _load_pixels(grad_a, pixel, light, 1, STEPS)
             if DEPTH:
-                gs = _load_pixels(grad_s, pixel, inside, 1, STEPS)
-
-            k, end = tl.load(starts + macro), tl.load(starts + macro + 1)
-            goes_on = any_goes_on(transmittance, STEPS)
-            while goes_on & (k < end):
-                id, target, reaches = listed_entries(ids, masks, places, k, end, bit, lane, not ATOMIC)
-                k += 32
-                pending = tl.sum(reaches << lane, axis=0)
-                while pending != 0:
-                    own = own_bit == (pending & -pending)
-                    pending = pending & (pending - 1)
-                    i = tl.sum(tl.where(own, id, 0), axis=0).to(tl.int64)
-                    record = records + tl.multiple_of(i * RECORD, 4)
-                    mean_x, mean_y, l0, l1 = load_four(record)
-                    l2, log2_opacity, r, g = load_four(record + 4)
-                    b, z, _, _ = load_four(record + 8)
-                    dx, dy = x - mean_x, y - mean_y
-                    u, v = l0 * dx + l1 * dy, l2 * dy
-                    step_u, step_v = l1 * ROWS, l2 * ROWS
-                    moments = (zero,) * 5
-                    red, green, blue, depth, abs_x, abs_y = zero, zero, zero, zero, zero, zero
-                    next_t, next_behind = (), ()
-                    for s in tl.static_range(STEPS):
-                        us, vs = u + s * step_u, v + s * step_v
-                        power = (log2_opacity - vs * vs) - us * us
-                        full, alpha, weight, after = cover(power, transmittance[s], PARITY)
-                        value = ga[s] + r * gr[s] + g * gg[s] + b * gb[s]
-                        if DEPTH:
-                            value += z * gs[s]
-                            depth += weight * gs[s]
-                        rest = behind[s] - weight * value
-                        slope = slope_of(full, alpha, weight, value, rest)
-                        next_t, next_behind = next_t + (after,), next_behind + (rest,)
-                        su, sv = us * slope, vs * slope
-                        m0, mu, mv, muv, mvv = moments
-                        moments = (m0 + slope, mu + su, mv + sv, muv + us * sv, mvv + vs * sv)
-                        red, green, blue = red + weight * gr[s], green + weight * gg[s], blue + weight * gb[s]
-                        if ABSGRAD:
-                            abs_x += tl.abs(su)
-                            abs_y += tl.abs(l1 * su + l2 * sv)
-                    transmittance, behind = next_t, next_behind
-                    colors = (red, green, blue, depth, l0 * abs_x, abs_y)
-                    parts = shape_gradients(moments, dx, l0, l1, l2) + colors
-                    sums = sum_lanes(parts, lane, COUNT) * factor
-                    row = sums_out + tl.sum(tl.where(own, target, 0), axis=0).to(tl.int64) * RECORD
-                    add_sums(row + slot, sums, slot < COUNT, ATOMIC)
-                goes_on = any_goes_on(transmittance, STEPS)
+                given += _load_pixels(grad_s, pixel, light, 1, STEPS)
+            walk(
+                pass_splat, light, _load_pixels(total, pixel, light, 1, STEPS), given, (records, sums_out),
+                ids, masks, places, tl.load(starts + macro), tl.load(starts + macro + 1), x, y, bit,
+                STEPS, ATOMIC, FORM,
+            )  # fmt: skip
 
 
 def blend_backward(
@@ -174,7 +152,7 @@ def blend_backward(
         tile: width and height of the fine tiles of the lists.
         eyes: views of a group.
     """
-    views, n = records.shape[:2]
+    views = len(records)
     columns, rows = macro_grid(width, height)
     fine = fine_tiles(tile)
     macros = views * columns * rows
@@ -187,11 +165,11 @@ def blend_backward(
     sums = torch.zeros(len(lists.ids), c.RECORD, dtype=torch.float32, device=records.device) if deterministic else grads
     blend_backward_kernel[(macros if deterministic else macros * fine,)](
         records, lists.ids, lists.masks, lists.places, lists.starts,
-        grad_c, grad_a, depth, total, shown, sums, n, width, height, columns, rows,
+        grad_c, grad_a, depth, total, shown, sums, width, height, columns, rows,
         TILE_W=tile[0], TILE_H=tile[1], TILES=fine if deterministic else 1, DEPTH=grad_s is not None,
         ABSGRAD=absgrad, MASKED=mask is not None, PARITY=precision == "parity", ATOMIC=not deterministic,
-        **walk.launch_options(tile),
+        **walking.launch_options(tile),
     )  # fmt: skip
     if deterministic:
-        walk.sum_rows(sums, lists, grads, eyes=eyes)
+        walking.sum_rows(sums, lists, grads, eyes=eyes)
     return grads

@@ -15,16 +15,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import constants as c
 from .bin import Lists
-from .scan import COMPILED, LAUNCH, is_open, load_four
+from .compiled import COMPILED
+from .constants import LOG2_ALPHA_MIN, RECORD
+from .scan import LAUNCH, is_open, load_four
 
 WORDS_HALF = 8  # of 4 bytes, a packed record
 BLOCK = 32
 
 PAUSE_HALF = tl.constexpr(24)  # splats between two times of settling
-RECORD, WORDS = tl.constexpr(c.RECORD), tl.constexpr(WORDS_HALF)
-LOG2_ALPHA_MIN = tl.constexpr(c.LOG2_ALPHA_MIN)
+WORDS = tl.constexpr(WORDS_HALF)
 STEEPEST = tl.constexpr(1024.0)  # falloffs a pixel; within a tile their offsets stay below 65504
 DEPTH_MAX = tl.constexpr(60000.0)
 

@@ -18,17 +18,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import constants as c
 from .bin import Lists
+from .constants import RECORD, STOP
 from .picture import pixels, store_picture
-from .scan import LAUNCH, RECORD, is_open, is_outside, locate, scan
+from .scan import LAUNCH, is_open, is_outside, locate, scan
 from .shade import PAUSE, settle, shade
 
 CHUNK = 2048  # entries of a list; a fifth to a third of them reach a fine tile
 
 COMPOSITE_LAUNCH = {**LAUNCH, "maxnreg": 200}  # two states at once, in few programs
-
-STOP = tl.constexpr(c.STOP)
 
 
 class Chunks(NamedTuple):

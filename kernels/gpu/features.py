@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..options import Options
 from .bin import TILE, Lists, macro_grid
+from .constants import RECORD
 from .picture import open_pixels, pixels
-from .scan import LAUNCH, RECORD, fine_tiles, is_open, is_outside, load_four, locate, scan
-from .shade import PAUSE, settle, weigh
+from .scan import LAUNCH, fine_tiles, is_open, is_outside, load_four, locate, scan
+from .shade import PAUSE, settle, weigh_steps
 
 
 @triton.jit
@@ -25,33 +26,17 @@ def _load_channels(features, row, first, count, ALIGNED: tl.constexpr):
         place, within = tl.multiple_of(place, 4), first + tl.zeros((4,), tl.int32) < count
     else:
         within = first + tl.arange(0, 4) < count
-    values = tl.load(features + place + tl.arange(0, 4), mask=within, other=0.0)
-    even, odd = tl.split(tl.reshape(values, (2, 2)))
-    a, c = tl.split(even)
-    b, d = tl.split(odd)
-    return a, b, c, d
+    return load_four(features + place, within)
 
 
 @triton.jit
 def shade_features(state, given, record, i, FORM: tl.constexpr):
     """One splat over the pixels of a tile: STEPS tensors of transmittance, then STEPS a channel."""
     STEPS: tl.constexpr = FORM[0]
-    ROWS: tl.constexpr = FORM[1]
-    PARITY: tl.constexpr = FORM[2]
     CHANNELS: tl.constexpr = FORM[3]
     x, y, features, before, first, count = given
-    mean_x, mean_y, l0, l1 = load_four(record)
-    l2, log2_opacity, _, _ = load_four(record + 4)
-    dy = y - mean_y
-    u, v = l0 * (x - mean_x) + l1 * dy, l2 * dy
-    transmittance, weights, sums = (), (), ()
-    for s in tl.static_range(STEPS):
-        if s == 0:
-            weight, after = weigh(u, v, log2_opacity, state[s], PARITY)
-        else:
-            weight, after = weigh(u + l1 * (s * ROWS), v + l2 * (s * ROWS), log2_opacity, state[s], PARITY)
-        transmittance += (after,)
-        weights += (weight,)
+    weights, transmittance, _, _ = weigh_steps(state, x, y, record, FORM)
+    sums = ()
     for q in tl.static_range(CHANNELS // 4):
         values = _load_channels(features, i - before, first + 4 * q, count, FORM[4])
         for j in tl.static_range(4):
@@ -79,7 +64,7 @@ def features_kernel(
     view, x, y = locate(macro, fine, per_view, columns, TILE_W, TILE_H)
     if is_outside(x, y, width, height):
         return
-    state = open_pixels(view, x, y, width, height, mask, TILE_W, STEPS, MASKED)
+    _, state = open_pixels(view, x, y, width, height, mask, TILE_W, STEPS, MASKED)
     goes_on = is_open(state, STEPS, PARITY)
     state += (tl.zeros((32,), tl.float32),) * (CHANNELS * STEPS)
     before = (view * per_scene * n).to(tl.int64)  # rows that records have and features lack, when all views share them

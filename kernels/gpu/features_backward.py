@@ -11,31 +11,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import constants as c
 from ..options import Precision
-from . import gradient_walk as walk
+from . import gradient_walk as walking
 from .bin import TILE, Lists, macro_grid
-from .gradient_walk import (
-    add_sums,
-    any_goes_on,
-    cover,
-    lane_slots,
-    listed_entries,
-    shape_gradients,
-    slope_of,
-    slot_factors,
-    sum_lanes,
-)
-from .picture import pixels
+from .constants import RECORD
+from .gradient_walk import add_sums, lane_slots, pass_pixels, shape_gradients, slot_factors, sum_lanes, walk
+from .picture import open_pixels
 from .scan import fine_tiles, is_outside, load_four, locate
 
 CHANNELS = {(8, 8): 16, (8, 16): 16, (16, 16): 8}  # a pass, as many as registers hold; half if deterministic
 
-RECORD, SHAPE = tl.constexpr(c.RECORD), tl.constexpr(walk.SHAPE)
+SHAPE = tl.constexpr(walking.SHAPE)
 
 
 @triton.jit
-def _load_channels(pointer, COUNT: tl.constexpr):
+def _load_neighbours(pointer, COUNT: tl.constexpr):
     """COUNT neighbouring floats as scalars, four a load if the pointer is divisible by 16."""
     values = ()
     if COUNT % 4 == 0:
@@ -45,6 +35,53 @@ def _load_channels(pointer, COUNT: tl.constexpr):
         for j in tl.static_range(COUNT):
             values += (tl.load(pointer + j),)
     return values
+
+
+@triton.jit
+def pass_features(transmittance, behind, given, pointers, i, target, x, y, FORM: tl.constexpr):
+    """See `walk`. Given are the gradients of the channels, step by step, and how features and sums are laid out."""
+    STEPS: tl.constexpr = FORM[0]
+    ROWS: tl.constexpr = FORM[1]
+    PARITY: tl.constexpr = FORM[2]
+    CHANNELS: tl.constexpr = FORM[3]
+    ATOMIC: tl.constexpr = FORM[4]
+    COUNT: tl.constexpr = SHAPE + CHANNELS
+    grad, shared, first, channels, stride = given
+    records, features, records_out, features_out, table_out = pointers
+    record = records + tl.multiple_of(i.to(tl.int64) * RECORD, 4)
+    mean_x, mean_y, l0, l1 = load_four(record)
+    l2, log2_opacity, _, _ = load_four(record + 4)
+    row = (i - shared).to(tl.int64)
+    feature = _load_neighbours(features + tl.multiple_of(row * stride + first, CHANNELS), CHANNELS)
+    dx, dy = x - mean_x, y - mean_y
+    u, v = l0 * dx + l1 * dy, l2 * dy
+    step_u, step_v = l1 * ROWS, l2 * ROWS
+    zero = tl.zeros((32,), tl.float32)
+    moments, sums_f = (zero,) * 5, (zero,) * CHANNELS
+    next_t, next_behind = (), ()
+    for s in tl.static_range(STEPS):
+        value = zero
+        for j in tl.static_range(CHANNELS):
+            value += feature[j] * grad[s * CHANNELS + j]
+        moments, _, weight, after, rest = pass_pixels(
+            moments, u + s * step_u, v + s * step_v, log2_opacity, transmittance[s], behind[s], value, PARITY
+        )
+        next_t, next_behind = next_t + (after,), next_behind + (rest,)
+        next_f = ()
+        for j in tl.static_range(CHANNELS):
+            next_f += (sums_f[j] + weight * grad[s * CHANNELS + j],)
+        sums_f = next_f
+    lane = tl.arange(0, 32)
+    slot = lane_slots(lane)
+    sums = sum_lanes(shape_gradients(moments, dx, l0, l1, l2) + sums_f, lane, COUNT) * slot_factors(slot)
+    if ATOMIC:
+        channel = first + slot - SHAPE
+        is_channel = (slot >= SHAPE) & (slot < COUNT) & (channel < channels)
+        add_sums(records_out + i.to(tl.int64) * RECORD + slot, sums, slot < SHAPE, True)
+        add_sums(features_out + row * channels + channel, sums, is_channel, True)
+    else:
+        add_sums(table_out + tl.sum(target, axis=0).to(tl.int64) * COUNT + slot, sums, slot < COUNT, False)
+    return next_t, next_behind
 
 
 @triton.jit
@@ -63,82 +100,31 @@ def features_backward_kernel(
     ROWS: tl.constexpr = 32 // TILE_W
     STEPS: tl.constexpr = TILE_H // ROWS
     FINE: tl.constexpr = 2048 // (TILE_W * TILE_H)
-    COUNT: tl.constexpr = SHAPE + CHANNELS
-    lane = tl.arange(0, 32)
-    own_bit = 1 << lane
-    slot = lane_slots(lane)
-    factor = slot_factors(slot)
-    channel = first + slot - SHAPE
-    is_channel = (slot >= SHAPE) & (slot < COUNT) & (channel < channels)
-    zero = tl.zeros((32,), tl.float32)
+    FORM: tl.constexpr = (STEPS, ROWS, PARITY, CHANNELS, ATOMIC)  # pyright: ignore[reportAssignmentType]
     for t in range(TILES):
         tile = tl.program_id(0) * TILES + t
         macro, bit = tile // FINE, tile % FINE
         view, x, y = locate(macro, bit, columns * rows, columns, TILE_W, TILE_H)
         if not is_outside(x, y, width, height):
-            grad, behind, transmittance = (), (), ()  # grad: step by step, channel by channel
+            pixel, light = open_pixels(view, x, y, width, height, shown, TILE_W, STEPS, MASKED)
+            grad, behind = (), ()  # grad: step by step, channel by channel
             for s in tl.static_range(STEPS):
-                at, within = pixels(view, x, y, s, width, height, TILE_W)
-                if MASKED:
-                    within = within & (tl.load(shown + at, mask=within, other=0) != 0)
-                begin, total = at * channels, zero
+                begin, total = pixel[s] * channels, tl.zeros((32,), tl.float32)
                 for j in tl.static_range(CHANNELS):
-                    there = within & (begin + first + j < begin + channels)
+                    there = (light[s] > 0.0) & (begin + first + j < begin + channels)
                     one = tl.load(grads + begin + first + j, mask=there, other=0.0)
                     total += one * tl.load(blended + begin + first + j, mask=there, other=0.0)
                     grad += (one,)
-                behind, transmittance = behind + (total,), transmittance + (within.to(tl.float32),)
+                behind += (total,)
             shared = view * n
             if PER_VIEW:
                 shared = 0
-
-            k, end = tl.load(starts + macro), tl.load(starts + macro + 1)
-            goes_on = any_goes_on(transmittance, STEPS)
-            while goes_on & (k < end):
-                id, target, reaches = listed_entries(ids, masks, places, k, end, bit, lane, not ATOMIC)
-                k += 32
-                pending = tl.sum(reaches << lane, axis=0)
-                while pending != 0:
-                    own = own_bit == (pending & -pending)
-                    pending = pending & (pending - 1)
-                    i = tl.sum(tl.where(own, id, 0), axis=0)
-                    record = records + tl.multiple_of(i.to(tl.int64) * RECORD, 4)
-                    mean_x, mean_y, l0, l1 = load_four(record)
-                    l2, log2_opacity, _, _ = load_four(record + 4)
-                    row = (i - shared).to(tl.int64)
-                    feature = _load_channels(features + tl.multiple_of(row * stride + first, CHANNELS), CHANNELS)
-                    sums_f = (zero,) * CHANNELS
-                    dx, dy = x - mean_x, y - mean_y
-                    u, v = l0 * dx + l1 * dy, l2 * dy
-                    step_u, step_v = l1 * ROWS, l2 * ROWS
-                    moments = (zero,) * 5
-                    next_t, next_behind = (), ()
-                    for s in tl.static_range(STEPS):
-                        us, vs = u + s * step_u, v + s * step_v
-                        power = (log2_opacity - vs * vs) - us * us
-                        full, alpha, weight, after = cover(power, transmittance[s], PARITY)
-                        value = zero
-                        next_f = ()
-                        for j in tl.static_range(CHANNELS):
-                            value += feature[j] * grad[s * CHANNELS + j]
-                            next_f += (sums_f[j] + weight * grad[s * CHANNELS + j],)
-                        sums_f = next_f
-                        rest = behind[s] - weight * value
-                        slope = slope_of(full, alpha, weight, value, rest)
-                        next_t, next_behind = next_t + (after,), next_behind + (rest,)
-                        su, sv = us * slope, vs * slope
-                        m0, mu, mv, muv, mvv = moments
-                        moments = (m0 + slope, mu + su, mv + sv, muv + us * sv, mvv + vs * sv)
-                    transmittance, behind = next_t, next_behind
-                    parts = shape_gradients(moments, dx, l0, l1, l2) + sums_f
-                    sums = sum_lanes(parts, lane, COUNT) * factor
-                    if ATOMIC:
-                        add_sums(records_out + i.to(tl.int64) * RECORD + slot, sums, slot < SHAPE, True)
-                        add_sums(features_out + row * channels + channel, sums, is_channel, True)
-                    else:
-                        place = tl.sum(tl.where(own, target, 0), axis=0).to(tl.int64)
-                        add_sums(table_out + place * COUNT + slot, sums, slot < COUNT, False)
-                goes_on = any_goes_on(transmittance, STEPS)
+            walk(
+                pass_features, light, behind, (grad, shared, first, channels, stride),
+                (records, features, records_out, features_out, table_out),
+                ids, masks, places, tl.load(starts + macro), tl.load(starts + macro + 1), x, y, bit,
+                STEPS, ATOMIC, FORM,
+            )  # fmt: skip
 
 
 def features_backward(
@@ -181,18 +167,18 @@ def features_backward(
     table, device = grads, records.device
     for first in range(0, channels, taken):
         if deterministic:
-            table = torch.zeros(len(lists.ids), walk.SHAPE + taken, dtype=torch.float32, device=device)
+            table = torch.zeros(len(lists.ids), walking.SHAPE + taken, dtype=torch.float32, device=device)
         features_backward_kernel[(macros if deterministic else macros * fine,)](
             records, padded, lists.ids, lists.masks, lists.places, lists.starts, grad_features, features_out, shown,
             grad_records, grads, table, n, width, height, columns, rows, first, channels, padded.shape[-1],
             TILE_W=tile[0], TILE_H=tile[1], TILES=fine if deterministic else 1, CHANNELS=taken,
             PER_VIEW=features.dim() == 3, MASKED=mask is not None, PARITY=precision == "parity",
-            ATOMIC=not deterministic, **walk.launch_options(tile),
+            ATOMIC=not deterministic, **walking.launch_options(tile),
         )  # fmt: skip
         if deterministic:
-            sums = torch.zeros(views, n, walk.SHAPE + taken, dtype=torch.float32, device=device)
-            walk.sum_rows(table, lists, sums, eyes=eyes)
-            grad_records[..., : walk.SHAPE] += sums[..., : walk.SHAPE]
-            own = sums[..., walk.SHAPE : walk.SHAPE + channels - first]
+            sums = torch.zeros(views, n, walking.SHAPE + taken, dtype=torch.float32, device=device)
+            walking.sum_rows(table, lists, sums, eyes=eyes)
+            grad_records[..., : walking.SHAPE] += sums[..., : walking.SHAPE]
+            own = sums[..., walking.SHAPE : walking.SHAPE + channels - first]
             grads[..., first : first + taken] = own if features.dim() == 3 else own.sum(0)
     return grads

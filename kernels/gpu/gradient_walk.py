@@ -2,7 +2,9 @@
 
 One warp walks one fine tile of TILE_W x TILE_H pixels. A lane owns the same column of STEPS pixels, ROWS = 32 / TILE_W
 apart. Its list is that of the macro tile, 32 entries at a time: each lane reads one mask, the warp gathers the tile's
-own bit of them into one word, and takes the splats of the word's set bits, lowest first.
+own bit of them into one word, and takes the splats of the word's set bits, lowest first. PASS, a function, takes one
+splat: see `walk`. Constexpr besides: ATOMIC, whether sums go to the splats' rows by atomics, or without to the
+instances' own rows; FORM, a tuple that PASS understands.
 `sum_rows_kernel` is the second half of the deterministic gradients: one program a splat reads WIDTH floats an instance
 and writes WIDTH floats a view.
 """
@@ -14,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .. import constants as c
-from .scan import COMPILED
+from .compiled import COMPILED
+from .constants import ALPHA_MAX, LOG2_ALPHA_MIN, STOP
 
 if TYPE_CHECKING:
     from .bin import Lists
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 REGISTERS = 168  # a thread, at most
 SHAPE = 6  # the first slots of a record: centre, Cholesky factor, opacity
 
-ALPHA_MAX, LOG2_ALPHA_MIN, STOP = tl.constexpr(c.ALPHA_MAX), tl.constexpr(c.LOG2_ALPHA_MIN), tl.constexpr(c.STOP)
 LN2 = tl.constexpr(0.6931471805599453)
 
 
@@ -46,7 +47,7 @@ def any_goes_on(transmittance, STEPS: tl.constexpr):
 
 
 @triton.jit
-def listed_entries(ids, masks, places, k, end, bit, lane, BY_PLACE: tl.constexpr):
+def _listed_entries(ids, masks, places, k, end, bit, lane, BY_PLACE: tl.constexpr):
     """A word of the list: the splat of each lane, where its sums go, and 1 where it reaches the tile."""
     reaches = (tl.load(masks + k + lane, mask=k + lane < end, other=0) >> bit) & 1
     id = tl.load(ids + k + lane, mask=reaches != 0, other=0)
@@ -57,26 +58,59 @@ def listed_entries(ids, masks, places, k, end, bit, lane, BY_PLACE: tl.constexpr
 
 
 @triton.jit
-def cover(power, transmittance, PARITY: tl.constexpr):
-    """Alpha before its clamp, alpha, weight, transmittance behind it: the forward's arithmetic and decisions."""
+def walk(
+    PASS: tl.constexpr,
+    transmittance, behind, given,  # STEPS tensors each: of what is left, of the loss that lies behind; and the pixels'
+    pointers, ids, masks, places, k, end,  # what PASS reads and writes, and the list
+    x, y, bit,  # of the fine tile: each lane's first pixel, and its bit in the masks
+    STEPS: tl.constexpr, ATOMIC: tl.constexpr, FORM: tl.constexpr,
+):  # fmt: skip
+    """Hand the splats of the tile to PASS, nearest first, until no pixel goes on.
+
+    PASS(transmittance, behind, given, pointers, i, target, x, y, FORM) adds up what splat i gets, where `target` says
+    (in the lane of its entry; 0 in the others), and returns transmittance and loss behind it.
+    """
+    lane = tl.arange(0, 32)
+    own_bit = 1 << lane
+    goes_on = any_goes_on(transmittance, STEPS)
+    while goes_on & (k < end):
+        id, target, reaches = _listed_entries(ids, masks, places, k, end, bit, lane, not ATOMIC)
+        k += 32
+        pending = tl.sum(reaches << lane, axis=0)
+        while pending != 0:
+            own = own_bit == (pending & -pending)
+            pending = pending & (pending - 1)
+            i = tl.sum(tl.where(own, id, 0), axis=0)
+            here = tl.where(own, target, 0)
+            transmittance, behind = PASS(transmittance, behind, given, pointers, i, here, x, y, FORM)
+        goes_on = any_goes_on(transmittance, STEPS)
+
+
+@triton.jit
+def pass_pixels(moments, u, v, log2_opacity, transmittance, behind, value, PARITY: tl.constexpr):
+    """One splat over a pixel a lane: the forward's decisions and arithmetic, then the slope d loss / d power over ln 2.
+
+    Returns `moments`, sums of the slope times 1, u, v, uv and vv, with the pixel's added; the slope, 0 above the
+    clamp; the weight; and transmittance and loss behind the splat.
+    """
+    power = (log2_opacity - v * v) - u * u
     full = tl.exp2(power)
     if PARITY:
         alpha = tl.where(power >= LOG2_ALPHA_MIN, tl.minimum(full, ALPHA_MAX), 0.0)
         stays = transmittance - alpha * transmittance > STOP
         alpha = tl.where(stays, alpha, 0.0)
         weight = alpha * transmittance
-        return full, alpha, weight, tl.where(stays, transmittance - weight, 0.0)
+        after = tl.where(stays, transmittance - weight, 0.0)
     else:
         alpha = tl.where(power >= LOG2_ALPHA_MIN, full, 0.0)
         weight = alpha * transmittance
-        return full, alpha, weight, transmittance - weight
-
-
-@triton.jit
-def slope_of(full, alpha, weight, value, behind):
-    """d loss / d power, over ln 2; `behind` is what the splats behind this one add to the loss. 0 above the clamp."""
-    slope = weight * value - behind * (alpha * reciprocal(1.0 - alpha))
-    return tl.where(full < ALPHA_MAX, slope, 0.0)
+        after = transmittance - weight
+    rest = behind - weight * value
+    slope = weight * value - rest * (alpha * reciprocal(1.0 - alpha))
+    slope = tl.where(full < ALPHA_MAX, slope, 0.0)
+    s, su, sv, suv, svv = moments
+    moments = (s + slope, su + u * slope, sv + v * slope, suv + u * (v * slope), svv + v * (v * slope))
+    return moments, slope, weight, after, rest
 
 
 @triton.jit
@@ -149,11 +183,13 @@ def sum_rows_kernel(
         for eye in tl.static_range(EYES):
             id = entry + (entry // n * (EYES - 1) + eye) * n
             sums = tl.zeros((LANES,), tl.float32)
-            for p in range(begin, end):
+            p = begin
+            while p < end:
                 own = slot < WIDTH
                 if EYES > 1:
                     own = own & (tl.load(owners + p + slot * 0) == id)
                 sums += tl.load(table + p * WIDTH + slot, mask=own, other=0.0)
+                p += 1
             tl.store(sums_out + id.to(tl.int64) * WIDTH + slot, sums, mask=slot < WIDTH)
 
 

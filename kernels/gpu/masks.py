@@ -10,12 +10,11 @@ Constexpr: TILE_W, TILE_H, pixels of a fine tile.
 import triton
 import triton.language as tl
 
-from .. import constants as c
+from .constants import LOG2_ALPHA_MIN, RECORD
 
 MACRO_WIDTH, MACRO_HEIGHT = 64, 32  # pixels of the tiles that splats are sorted by
 BLOCK = 128
 
-RECORD, LOG2_ALPHA_MIN = tl.constexpr(c.RECORD), tl.constexpr(c.LOG2_ALPHA_MIN)
 MACRO_W, MACRO_H = tl.constexpr(MACRO_WIDTH), tl.constexpr(MACRO_HEIGHT)
 SLACK, ROUNDING = tl.constexpr(0.01), tl.constexpr(1e-6)  # pixels, and of itself: no pixel that the blend keeps is lost
 

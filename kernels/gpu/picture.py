@@ -42,14 +42,15 @@ def pixels(view, x, y, s, width, height, TILE_W: tl.constexpr):
 def open_pixels(
     view, x, y, width, height, mask, TILE_W: tl.constexpr, STEPS: tl.constexpr, MASKED: tl.constexpr
 ):  # fmt: skip
-    """Transmittance to begin with: 1, or 0 outside the picture and where the mask is 0."""
-    transmittance = ()
+    """Numbers of the pixels, and transmittances to begin with: 1, or 0 where picture or mask lack the pixel."""
+    numbers, transmittance = (), ()
     for s in tl.static_range(STEPS):
         pixel, inside = pixels(view, x, y, s, width, height, TILE_W)
         if MASKED:
             inside = inside & (tl.load(mask + pixel, mask=inside, other=0) != 0)
+        numbers += (pixel,)
         transmittance += (tl.where(inside, 1.0, 0.0),)
-    return transmittance
+    return numbers, transmittance
 
 
 @triton.jit

@@ -13,71 +13,23 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import adjoint
-from .. import constants as c
 from .. import views as v
+from ..arguments import color_count
 from ..options import Options
-from .color_backward import SUMS, add, choose, color_gradients, leaf, load_row, store_row, store_sums
+from .color_backward import ROW_SUMS, SUMS, TINY, add, choose, color_gradients, store_sums
+from .compiled import leaf
+from .constants import BLUR, DEPTH, EYE, FISHEYE, FX, FY, LOG2_OPACITY, ORTHOGRAPHIC, RECORD, ROW
+from .lens import fisheye_shape, pinhole_bounds
+from .rows import load_row, store_row
 
 BLOCK = 32  # splats a program, one warp: its sums need no barrier
-LENSES = {"pinhole": 0, "orthographic": 1, "fisheye": 2}
-SH_COUNTS = (1, 4, 9, 16)
 POSE_AND_LENS, LIMITS = slice(0, v.WIDTH), slice(v.LOW_X, v.HIGH_Y + 1)  # what of a row has a gradient
 
-ORTHOGRAPHIC, FISHEYE = tl.constexpr(LENSES["orthographic"]), tl.constexpr(LENSES["fisheye"])
-RECORD, DEPTH, LOG2_OPACITY = tl.constexpr(c.RECORD), tl.constexpr(c.DEPTH), tl.constexpr(c.LOG2_OPACITY)
-ROW, EYE, ROW_SUMS, LIMIT_SUMS = tl.constexpr(v.ROW), tl.constexpr(v.EYE), tl.constexpr(SUMS), tl.constexpr(v.WIDTH)
-FX, FY, BLUR = tl.constexpr(v.FX), tl.constexpr(v.FY), tl.constexpr(v.BLUR)
-LOW_X, HIGH_X = tl.constexpr(v.LOW_X), tl.constexpr(v.HIGH_X)
-LOW_Y, HIGH_Y = tl.constexpr(v.LOW_Y), tl.constexpr(v.HIGH_Y)
-K1, K2, K3, K4 = tl.constexpr(v.K1), tl.constexpr(v.K2), tl.constexpr(v.K3), tl.constexpr(v.K4)
-BY_LN2, TINY, PI = tl.constexpr(1.4426950408889634), tl.constexpr(1e-30), tl.constexpr(3.141592653589793)
-AXIAL = tl.constexpr(1e-3)  # of q / z^2, below which a fisheye is expanded about its axis
-LEAST_RHO = tl.constexpr(0.03)  # of the distance; less is near the axis, or behind, where no fisheye looks
+LIMIT_SUMS, BY_LN2 = tl.constexpr(v.WIDTH), tl.constexpr(1.4426950408889634)
 
 _covariance_adjoint, _pose_adjoint = leaf(adjoint.covariance_adjoint), leaf(adjoint.pose_adjoint)
 _pinhole_adjoint, _orthographic_adjoint = leaf(adjoint.pinhole_adjoint), leaf(adjoint.orthographic_adjoint)
-_fisheye, _fisheye_near_axis = leaf(adjoint.fisheye), leaf(adjoint.fisheye_near_axis)
 _fisheye_jacobian, _fisheye_adjoint = leaf(adjoint.fisheye_jacobian), leaf(adjoint.fisheye_adjoint)
-
-
-@triton.jit
-def _angle(rho, z, distance):
-    """atan2(rho, z) to 2e-7 of itself, rho >= 0: twice the arc tangent of half the angle's tangent."""
-    t = rho / (distance + tl.abs(z))
-    s = t * t
-    series = 0.042691501662 + s * (-0.016068618433 + s * 0.00284988703)
-    series = 0.1999261935776 + s * (-0.1420364424217 + s * (0.1064093323915 + s * (-0.0750429097858 + s * series)))
-    angle = 2.0 * t * (0.9999999847653 + s * (-0.3333307334276 + s * series))
-    return tl.where(z < 0.0, PI - angle, angle)
-
-
-@triton.jit
-def _fisheye_shape(row, x, y, z, distance):
-    """See `adjoint.fisheye`; near the axis by its series."""
-    q = x * x + y * y
-    rho = tl.maximum(tl.sqrt(q), LEAST_RHO * distance)
-    distortion = (tl.load(row + K1), tl.load(row + K2), tl.load(row + K3), tl.load(row + K4))
-    far = _fisheye(rho, z, _angle(rho, z, distance), distortion, 1.0)
-    near = _fisheye_near_axis(q, z, distortion, 1.0)
-    axial = (q < AXIAL * z * z) & (z > 0.0)
-    shape = ()
-    for k in tl.static_range(6):
-        shape = shape + (tl.where(axial, near[k], far[k]),)
-    return shape
-
-
-@triton.jit
-def _pinhole_bounds(row, x, y, z):
-    """x/z and y/z clamped to the limits, and 1 where they are within, and where below."""
-    low_x, high_x = tl.load(row + LOW_X), tl.load(row + HIGH_X)
-    low_y, high_y = tl.load(row + LOW_Y), tl.load(row + HIGH_Y)
-    slope_x, slope_y = x / z, y / z
-    bounded_x = tl.minimum(tl.maximum(slope_x, low_x), high_x)
-    bounded_y = tl.minimum(tl.maximum(slope_y, low_y), high_y)
-    free_x = tl.where((slope_x >= low_x) & (slope_x <= high_x), 1.0, 0.0)
-    free_y = tl.where((slope_y >= low_y) & (slope_y <= high_y), 1.0, 0.0)
-    below_x, below_y = tl.where(slope_x < low_x, 1.0, 0.0), tl.where(slope_y < low_y, 1.0, 0.0)
-    return (bounded_x, bounded_y), (free_x, free_y), (below_x, below_y)
 
 
 @triton.jit
@@ -106,12 +58,12 @@ def _geometry_gradients(
     fx, fy = focal
     distance, shape = tl.where(active, record[DEPTH], 1.0), (zero, zero, zero, zero, zero, zero)
     if LENS == FISHEYE:
-        shape = _fisheye_shape(row, x, y, z, distance)
+        shape = fisheye_shape(row, x, y, z, distance)
         jacobian = _fisheye_jacobian(x, y, focal, shape[0], shape[1], shape[2])
     elif LENS == ORTHOGRAPHIC:
         jacobian = (fx + zero, zero, zero, zero, fy + zero, zero)
     else:
-        bounded, free, below = _pinhole_bounds(row, x, y, z)
+        bounded, free, below = pinhole_bounds(row, x, y, z)
         jacobian = (fx / z, zero, -fx / z * bounded[0], zero, fy / z, -fy / z * bounded[1])
 
     g_ratio = zero
@@ -131,7 +83,7 @@ def _geometry_gradients(
         g_lensed, g_lens = _orthographic_adjoint((x, y), focal, g_screen, g_jacobian)
         g_point = (g_lensed[0], g_lensed[1], gradient[DEPTH])
     else:
-        bounded, free, below = _pinhole_bounds(row, x, y, z)
+        bounded, free, below = pinhole_bounds(row, x, y, z)
         g_lensed, g_lens, g_limits = _pinhole_adjoint((x, y, z), focal, bounded, free, below, g_screen, g_jacobian, 1.0)
         g_point = (g_lensed[0], g_lensed[1], g_lensed[2] + gradient[DEPTH])
     g_mean, g_pose = _pose_adjoint(mean, rotation, g_point, g_rotation)
@@ -209,9 +161,12 @@ def project_backward(
 
     A splat whose gradients are zero in a view gets nothing from it; its record is not looked at. Slots 10 and 11 of
     `grad_records` are not read: extents have no gradient. Of a row, `POSE_AND_LENS` and `LIMITS` have one.
+
+    Raises:
+        ValueError: colors of another shape.
     """
     n, views = len(means), len(rows)
-    is_sh = colors.dim() == 3 and colors.shape[0] == n and colors.shape[1] in SH_COUNTS
+    count = color_count(tuple(colors.shape), views, n)
     grads = [torch.empty_like(tensor) for tensor in (means, quats, scales, opacities, colors)]
     grad_rows = torch.zeros_like(rows)
     if n == 0 or views == 0:
@@ -220,9 +175,8 @@ def project_backward(
     sums = torch.empty(blocks, views, SUMS, dtype=torch.float32, device=means.device)
     project_backward_kernel[(blocks,)](
         means, quats, scales, opacities, colors, rows, records, grad_records, *grads, sums, n, views,
-        COUNT=colors.shape[1] if is_sh else 0, PER_VIEW=not is_sh and colors.dim() == 3,
-        LENS=LENSES[options.lens], ANTIALIASED=options.antialiased, BLOCK=BLOCK,
-        num_warps=1, enable_fp_fusion=True,
+        COUNT=count, PER_VIEW=count == 0 and colors.dim() == 3, LENS=v.LENSES[options.lens],
+        ANTIALIASED=options.antialiased, BLOCK=BLOCK, num_warps=1, enable_fp_fusion=True,
     )  # fmt: skip
     totals = sums.sum(dim=0, dtype=torch.float64).float()
     grad_rows[:, POSE_AND_LENS], grad_rows[:, LIMITS] = totals[:, : v.WIDTH], totals[:, v.WIDTH :]

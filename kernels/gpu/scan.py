@@ -10,23 +10,20 @@ says whether any pixel is still open. Constexpr besides: TILE_W and TILE_H, pixe
 a record that SHADE reads; FORM, a tuple that SHADE and SETTLE understand.
 """
 
-import os
-
 import numpy as np
 import triton
 import triton.language as tl
 
 from .. import constants as c
 from .bin import TILES
+from .compiled import COMPILED
 from .masks import MACRO_H, MACRO_HEIGHT, MACRO_W, MACRO_WIDTH, load_ellipse, pixel_columns, pixel_rows
 
 REGISTERS = 168  # a thread, at most; without a limit ptxas aims so low that it spills some to memory
 LAUNCH = {"num_warps": 1, "enable_fp_fusion": True, "maxnreg": REGISTERS}  # one warp has no barriers
 
-RECORD = tl.constexpr(c.RECORD)
 STOP_BITS = tl.constexpr(int(np.float32(c.STOP).view(np.int32)))
 GROUP = tl.constexpr(8)  # splats in a word
-COMPILED = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # the interpreter knows no assembly
 
 
 def fine_tiles(tile: tuple[int, int]) -> int:
@@ -41,9 +38,13 @@ def fine_tiles(tile: tuple[int, int]) -> int:
 
 
 @triton.jit
-def load_four(pointer):
-    """Four neighbouring floats as scalars, one 16-byte load; the pointer must be divisible by 16."""
-    even, odd = tl.split(tl.reshape(tl.load(pointer + tl.arange(0, 4)), (2, 2)))
+def load_four(pointer, within=None):
+    """Four neighbouring floats as scalars, 0 where not within; one 16-byte load if the pointer is divisible by 16."""
+    if within is None:
+        fours = tl.load(pointer + tl.arange(0, 4))
+    else:
+        fours = tl.load(pointer + tl.arange(0, 4), mask=within, other=0.0)
+    even, odd = tl.split(tl.reshape(fours, (2, 2)))
     a, c = tl.split(even)
     b, d = tl.split(odd)
     return a, b, c, d

@@ -7,14 +7,13 @@ A lane owns a column of STEPS pixels, ROWS apart; what depends on the splat alon
 import triton
 import triton.language as tl
 
-from .. import constants as c
+from .constants import ALPHA_MAX, LOG2_ALPHA_MIN, STOP
 from .scan import is_open, load_four
 
 CONTRIBUTION_STEP = 2.0**-20
 
 PAUSE = tl.constexpr(8)  # splats between two looks at the transmittance
 STEPS_A_UNIT = tl.constexpr(1.0 / CONTRIBUTION_STEP)
-ALPHA_MAX, LOG2_ALPHA_MIN, STOP = tl.constexpr(c.ALPHA_MAX), tl.constexpr(c.LOG2_ALPHA_MIN), tl.constexpr(c.STOP)
 
 
 @triton.jit
@@ -35,38 +34,49 @@ def weigh(u, v, log2_opacity, transmittance, PARITY: tl.constexpr):
 
 
 @triton.jit
-def shade(state, given, record, i, FORM: tl.constexpr):
-    """One splat over the pixels of a tile: see `scan`. The state is STEPS tensors of each quantity."""
+def weigh_steps(state, x, y, record, FORM: tl.constexpr):
+    """Weights of a splat at a lane's pixels, the transmittances behind it, and the two floats after its opacity."""
     STEPS: tl.constexpr = FORM[0]
     ROWS: tl.constexpr = FORM[1]
     PARITY: tl.constexpr = FORM[2]
-    DEPTH: tl.constexpr = FORM[3]
-    MEDIAN: tl.constexpr = FORM[4]
-    CONTRIBUTION: tl.constexpr = FORM[5]
-    x, y, contribution_out = given
     mean_x, mean_y, l0, l1 = load_four(record)
-    l2, log2_opacity, r, g = load_four(record + 4)
-    b, z, _, _ = load_four(record + 8)
+    l2, log2_opacity, first, second = load_four(record + 4)
     dy = y - mean_y
     u, v = l0 * (x - mean_x) + l1 * dy, l2 * dy
-    transmittance, red, green, blue, depth, median = (), (), (), (), (), ()
-    given_here = tl.zeros((32,), tl.float32)
+    weights, transmittance = (), ()
     for s in tl.static_range(STEPS):
         if s == 0:
             weight, after = weigh(u, v, log2_opacity, state[s], PARITY)
         else:
             weight, after = weigh(u + l1 * (s * ROWS), v + l2 * (s * ROWS), log2_opacity, state[s], PARITY)
+        weights += (weight,)
         transmittance += (after,)
-        red += (state[STEPS + s] + weight * r,)
-        green += (state[2 * STEPS + s] + weight * g,)
-        blue += (state[3 * STEPS + s] + weight * b,)
+    return weights, transmittance, first, second
+
+
+@triton.jit
+def shade(state, given, record, i, FORM: tl.constexpr):
+    """One splat over the pixels of a tile: see `scan`. The state is STEPS tensors of each quantity."""
+    STEPS: tl.constexpr = FORM[0]
+    DEPTH: tl.constexpr = FORM[3]
+    MEDIAN: tl.constexpr = FORM[4]
+    CONTRIBUTION: tl.constexpr = FORM[5]
+    x, y, contribution_out = given
+    weights, transmittance, r, g = weigh_steps(state, x, y, record, FORM)
+    b, z, _, _ = load_four(record + 8)
+    red, green, blue, depth, median = (), (), (), (), ()
+    given_here = tl.zeros((32,), tl.float32)
+    for s in tl.static_range(STEPS):
+        red += (state[STEPS + s] + weights[s] * r,)
+        green += (state[2 * STEPS + s] + weights[s] * g,)
+        blue += (state[3 * STEPS + s] + weights[s] * b,)
         if DEPTH:
-            depth += (state[4 * STEPS + s] + weight * z,)
+            depth += (state[4 * STEPS + s] + weights[s] * z,)
         if MEDIAN:
-            falls = (state[s] > 0.5) & (after <= 0.5)
+            falls = (state[s] > 0.5) & (transmittance[s] <= 0.5)
             median += (tl.where(falls, z, state[(4 + DEPTH) * STEPS + s]),)
         if CONTRIBUTION:
-            given_here += weight
+            given_here += weights[s]
     if CONTRIBUTION:
         total = tl.sum(given_here, axis=0)
         steps = (total * STEPS_A_UNIT + 0.5).to(tl.int64)

@@ -22,6 +22,18 @@ class Tile(NamedTuple):
     end: int
 
 
+def find_tiles(offsets: Tensor, count: int, masks: Tensor | None, tile_size: int) -> list[Tile]:
+    """What is to be drawn of the lists that begin at `offsets` [..., rows, columns], `count` entries in all."""
+    rows, columns = offsets.shape[-2:]
+    starts = offsets.flatten().tolist()
+    drawn = [True] * len(starts) if masks is None else masks.flatten().tolist()
+    return [
+        Tile(index // (rows * columns), index // columns % rows * tile_size, index % columns * tile_size, start, end)
+        for index, (start, end, wanted) in enumerate(zip(starts, (*starts[1:], count), drawn, strict=True))
+        if wanted and end > start
+    ]
+
+
 class _Chunk(NamedTuple):
     """CHUNK splats of one tile at its pixels."""
 

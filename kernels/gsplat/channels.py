@@ -1,4 +1,4 @@
-"""Colours, harmonics and further signals as gsplat's callers give them, dealt out to the colours and features of Lyra.
+"""Colours, harmonics and further signals as gsplat's callers give them, as colours and features of Lyra, and back.
 
 B batches of scenes (any dimensions, or none), C cameras, N splats, D channels.
 """
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..arguments import SH_COUNTS
+from ..frames import Rendering
 from .stages import spherical_harmonics
 
 
@@ -21,6 +22,11 @@ class Paint(NamedTuple):
     direct: int  # channels of `colors` that count
     background: Tensor | None  # [*B, C, 3]
     rest: Tensor | None  # [*B, C, D - direct], the background of the features
+
+    @property
+    def others(self) -> int:
+        """D - direct."""
+        return 0 if self.features is None else self.features.shape[-1]
 
 
 def paint_of(
@@ -97,3 +103,17 @@ def side_by_side(first: Tensor | None, second: Tensor | None, cameras: int) -> T
         both = (t if t.dim() == max(first.dim(), second.dim()) else t[..., None, :, :] for t in (first, second))
         first, second = (t.expand(*t.shape[:-3], cameras, -1, -1) for t in both)
     return torch.cat((first, second), dim=-1)
+
+
+def picture_of(frame: Rendering, paint: Paint, render_mode: str) -> Tensor:
+    """The channels of a frame as gsplat returns them: colours, and what `render_mode` says of depth."""
+    alphas = frame.alpha[..., None]
+    channels = [frame.rgb[..., : paint.direct]]
+    if frame.features is not None and paint.others:
+        channels.append(frame.features[..., : paint.others])
+        if paint.rest is not None:
+            channels[-1] = channels[-1] + (1 - alphas) * paint.rest[..., None, None, :]
+    if frame.depth is not None:
+        depth = frame.depth[..., None]
+        channels.append(depth if "ED" in render_mode else depth * alphas)
+    return torch.cat(channels, dim=-1)

@@ -3,6 +3,7 @@
 No NaN leaves or comes back: `footprint` is to be given harmless numbers for what is culled. C cameras, N splats.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -55,7 +56,18 @@ def _fisheye(points: Tensor, Ks: Tensor, width: int, height: int) -> tuple[Tenso
     return focal * xy * angle_per_rho + centre, jacobian
 
 
-LENSES = {"pinhole": _pinhole, "ortho": _ortho, "fisheye": _fisheye}
+_LENSES = {"pinhole": _pinhole, "ortho": _ortho, "fisheye": _fisheye}
+
+
+def lens_of(camera_model: str) -> Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]:
+    """Pixels [..., C, N, 2] and Jacobians [..., C, N, 2, 3] of points [..., C, N, 3], `Ks`, width and height.
+
+    Raises:
+        ValueError: there is no such lens.
+    """
+    if camera_model not in _LENSES:
+        raise ValueError(f"camera_model {camera_model!r} is not supported: give {', '.join(_LENSES)}")
+    return _LENSES[camera_model]
 
 
 def _intrinsics(Ks: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +86,7 @@ def footprint(
     points: Tensor, shape: Tensor, factored: bool, Ks: Tensor, width: int, height: int, eps2d: float, camera_model: str
 ) -> Footprint:
     """`shape` [..., C, N, 3, 3] in camera space: F with covariance F F^T if `factored`, else the covariance."""
-    means2d, jacobian = LENSES[camera_model](points, Ks, width, height)
+    means2d, jacobian = lens_of(camera_model)(points, Ks, width, height)
     flat = jacobian @ shape
     if factored:  # no cancellation in the determinant: see reference.project
         covariance = flat @ flat.transpose(-1, -2)

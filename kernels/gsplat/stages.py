@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..constants import BLUR, NEAR
-from ..reference import sh_basis
-from .blend_lists import Blend, Tile
-from .footprints import LENSES, Footprint, box_radii, footprint, rotations_of
+from .blend_lists import Blend, find_tiles
+from .footprints import Footprint, box_radii, footprint, lens_of, rotations_of
+from .harmonics import sh_basis
 from .sparse_rows import SparseRows
 
 CameraModel = Literal["pinhole", "ortho", "fisheye"]
@@ -48,31 +48,9 @@ def spherical_harmonics(
     length = dirs.norm(dim=-1, keepdim=True)
     somewhere = length > 0
     unit = torch.where(somewhere, dirs / torch.where(somewhere, length, 1.0), 0.0)
-    basis = _sh_basis(unit, count)
+    basis = sh_basis(unit, count)
     values = (basis[..., None] * coeffs[..., :count, :]).sum(dim=-2)
     return values if masks is None else torch.where(masks[..., None], values, torch.zeros_like(values))
-
-
-def _sh_basis(directions: Tensor, count: int) -> Tensor:
-    """`sh_basis` and degree 4 above it."""
-    basis = sh_basis(directions, min(count, 16))
-    if count <= 16:
-        return basis
-    x, y, z = torch.unbind(directions, dim=-1)
-    xx, yy, zz = x * x, y * y, z * z
-    a, b, c, d = (math.sqrt(square / math.pi) for square in (315 / 16, 315 / 32, 45 / 16, 45 / 32))
-    fourth = (
-        a * x * y * (xx - yy),
-        -b * y * z * (3 * xx - yy),
-        c * x * y * (7 * zz - 1),
-        -d * y * z * (7 * zz - 3),
-        3 / 16 / math.sqrt(math.pi) * (zz * (35 * zz - 30) + 3),
-        -d * x * z * (7 * zz - 3),
-        c / 2 * (xx - yy) * (7 * zz - 1),
-        -b * x * z * (xx - 3 * yy),
-        a / 4 * (xx * (xx - 3 * yy) - yy * (3 * xx - yy)),
-    )
-    return torch.cat((basis, torch.stack(fourth, dim=-1)), dim=-1)
 
 
 def quat_scale_to_covar_preci(
@@ -118,14 +96,8 @@ def proj(
     camera_model: CameraModel = "pinhole",
 ) -> tuple[Tensor, Tensor]:
     """Means [..., C, N, 2] in pixels and covariances [..., C, N, 2, 2] in px^2, without any blur."""
-    _check_lens(camera_model)
-    means2d, jacobian = LENSES[camera_model](means, Ks, width, height)
+    means2d, jacobian = lens_of(camera_model)(means, Ks, width, height)
     return means2d, jacobian @ covars @ jacobian.transpose(-1, -2)
-
-
-def _check_lens(camera_model: str) -> None:
-    if camera_model not in LENSES:
-        raise ValueError(f"camera_model {camera_model!r} is not supported: give {', '.join(LENSES)}")
 
 
 def fully_fused_projection(
@@ -158,7 +130,6 @@ def fully_fused_projection(
         ValueError: neither or too little of `covars`, `quats`, `scales` is given, the camera model is unknown, or
             `sparse_grad` comes without `packed` or with batch dimensions.
     """
-    _check_lens(camera_model)
     batch, n, cameras = means.shape[:-2], means.shape[-2], viewmats.shape[-3]
     if sparse_grad and (not packed or batch):
         raise ValueError(f"sparse_grad needs packed=True and means [N, 3], got packed={packed}, {list(means.shape)}")
@@ -319,14 +290,7 @@ def rasterize_to_pixels(
             raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {list(shape)}")
     if rows * tile_size < image_height or columns * tile_size < image_width:
         raise ValueError(f"{columns}x{rows} tiles of {tile_size} do not cover {image_width}x{image_height} pixels")
-    starts = isect_offsets.flatten().tolist()
-    ends = (*starts[1:], len(flatten_ids))
-    drawn = [True] * len(starts) if masks is None else masks.flatten().tolist()
-    tiles = [
-        Tile(index // (rows * columns), index // columns % rows * tile_size, index % columns * tile_size, start, end)
-        for index, (start, end, wanted) in enumerate(zip(starts, ends, drawn, strict=True))
-        if wanted and end > start
-    ]
+    tiles = find_tiles(isect_offsets, len(flatten_ids), masks, tile_size)
     size = (math.prod(dims), image_height, image_width)
     rgb, alpha = Blend.apply(means2d, conics, colors, opacities, flatten_ids, tiles, tile_size, size, absgrad)
     rgb = rgb.reshape(*dims, image_height, image_width, channels)

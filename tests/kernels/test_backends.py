@@ -1,6 +1,5 @@
 """The fast backends as a whole against the reference in float64: every lens, output and option, and all gradients."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +48,7 @@ def on(device: str, *tensors: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("backend", FAST)
 def test_frame_agrees_with_the_reference(make_case, make_truth, check_frame, devices, backend: str, mode: str) -> None:
-    size, n = ((61, 43), 120) if backend == "cpu" else ((35, 18), 40)
+    size, n = ((61, 43), 120) if backend == "cpu" else ((19, 17), 30)
     view, scene = make_case(MODES[mode], size, n, seed=2)
     background = torch.tensor((0.9, 0.1, 0.4))
     truth = make_truth(scene, view, background, options=MODES[mode])
@@ -61,7 +60,7 @@ def test_frame_agrees_with_the_reference(make_case, make_truth, check_frame, dev
 @pytest.mark.parametrize("backend", FAST)
 def test_all_outputs_agree_with_the_reference(make_case, make_truth, devices, backend: str) -> None:
     options = Options(median=True, contribution=True, normals=True)
-    size, n = ((61, 43), 120) if backend == "cpu" else ((35, 18), 40)
+    size, n = ((61, 43), 120) if backend == "cpu" else ((19, 17), 30)
     view, scene = make_case(options, size, n, sh=1, seed=5)
     scene = scene._replace(sh=scene.sh[:, 0].abs())  # plain RGB
     features = torch.randn(n, 5, generator=torch.Generator().manual_seed(1))
@@ -92,14 +91,15 @@ def test_all_outputs_agree_with_the_reference(make_case, make_truth, devices, ba
 @pytest.mark.parametrize("backend", FAST)
 def test_features_of_any_number(make_case, devices, backend: str, channels: int) -> None:
     if backend == "triton" and channels == 513 and devices[backend] == "cpu":
-        channels = 17  # the interpreter takes seconds a pass
-    view, scene = make_case(Options(), (11, 9), 12)
-    features = torch.randn(12, channels, generator=torch.Generator().manual_seed(channels))
+        channels = 17  # two passes; the interpreter takes seconds for each
+    size, n = ((11, 9), 12) if backend == "cpu" else ((8, 9), 8)
+    view, scene = make_case(Options(), size, n)
+    features = torch.randn(n, channels, generator=torch.Generator().manual_seed(channels))
     moved = on(devices[backend], *scene)
     frame = rasterize(*moved, *view, features=features.to(devices[backend]), backend=backend)
-    ones = rasterize(*moved, *view, features=torch.ones(12, 1, device=devices[backend]), backend=backend)
+    ones = rasterize(*moved, *view, features=torch.ones(n, 1, device=devices[backend]), backend=backend)
     expected = rasterize(*scene.double(), *view, features=features.double(), backend="reference")
-    assert frame.features.shape == (9, 11, channels)
+    assert frame.features.shape == (size[1], size[0], channels)
     torch.testing.assert_close(ones.features[..., 0], frame.alpha, rtol=0, atol=1e-6)
     close = torch.isclose(frame.features.cpu().double(), expected.features, rtol=1e-4, atol=1e-4)
     assert float(close.double().mean()) > 0.99
@@ -107,17 +107,17 @@ def test_features_of_any_number(make_case, devices, backend: str, channels: int)
 
 @pytest.mark.parametrize("backend", FAST)
 def test_views_and_scenes_of_a_batch_are_those_of_single_calls(make_view, make_scene, devices, backend: str) -> None:
-    size = (70, 40) if backend == "cpu" else (9, 7)
+    size, n = ((70, 40), 25) if backend == "cpu" else ((9, 7), 10)
     views = [make_view(*size, seed=i) for i in range(3)]
-    scenes = [make_scene(views[0], 25, 1, seed=i).to(devices[backend]) for i in range(2)]
+    scenes = [make_scene(views[0], n, 1, seed=i).to(devices[backend]) for i in range(2)]
     batch = [torch.stack(tensors) for tensors in zip(*scenes, strict=True)]
     poses = torch.stack([view.world_to_camera for view in views]).expand(2, 3, 4, 4)
     lenses = torch.stack([view.K for view in views])
     arguments = {"options": Options(contribution=True), "backend": backend}
     background = torch.rand(2, 3, 3).to(devices[backend])
-    many = torch.randn(2, 3, 25, 2).to(devices[backend])
+    many = torch.randn(2, 3, n, 2).to(devices[backend])
     frame = rasterize(*batch, poses, lenses, *size, background=background, features=many, **arguments)
-    assert frame.rgb.shape == (2, 3, size[1], size[0], 3) and frame.contribution.shape == (2, 3, 25)
+    assert frame.rgb.shape == (2, 3, size[1], size[0], 3) and frame.contribution.shape == (2, 3, n)
     for i, j in ((0, 0), (1, 2), (0, 1)):
         own = {"background": background[i, j], "features": many[i, j]}
         one = rasterize(*scenes[i], *views[j], **own, **arguments)
@@ -130,7 +130,7 @@ def test_views_and_scenes_of_a_batch_are_those_of_single_calls(make_view, make_s
 def test_stereo_agrees_with_the_reference(make_case, psnr, devices, backend: str, lens: str) -> None:
     """Eyes apart and turned outwards: some splats are seen by one of them only."""
     options = Options(lens=lens)  # type: ignore[arg-type]
-    size, n = ((61, 43), 120) if backend == "cpu" else ((35, 18), 40)
+    size, n = ((61, 43), 120) if backend == "cpu" else ((19, 17), 30)
     view, scene = make_case(options, size, n, seed=7)
     turn = torch.eye(4, dtype=torch.float64)
     turn[0, 0] = turn[2, 2] = math.cos(0.15)
@@ -154,7 +154,7 @@ def test_stereo_agrees_with_the_reference(make_case, psnr, devices, backend: str
 def test_gradients_agree_with_the_reference(make_case, make_truth, devices, backend: str, mode: str) -> None:
     """All inputs at once, through RGB, alpha, depth and features; pixels at a cut-off have no say."""
     options, device = MODES[mode], devices[backend]
-    size, n = ((41, 33), 80) if backend == "cpu" else ((19, 17), 24)
+    size, n = ((41, 33), 80) if backend == "cpu" else ((13, 15), 20)
     view, scene = make_case(options, size, n, sh=9, seed=4)
     truth = make_truth(scene, view, options=options)
     random = torch.Generator().manual_seed(0)
@@ -184,7 +184,7 @@ def test_gradients_agree_with_the_reference(make_case, make_truth, devices, back
 @pytest.mark.parametrize("backend", FAST)
 def test_gradients_of_several_views_and_of_stereo_add_up(make_case, devices, backend: str) -> None:
     device = devices[backend]
-    size, n = ((41, 33), 60) if backend == "cpu" else ((19, 17), 24)
+    size, n = ((41, 33), 60) if backend == "cpu" else ((13, 15), 20)
     view, scene = make_case(Options(), size, n, seed=6)
     poses = view.world_to_camera.expand(2, 4, 4).clone()
     poses[1, 0, 3] += 0.1
@@ -262,7 +262,7 @@ def test_absgrad_sums_what_each_pixel_says(make_case, devices, backend: str) -> 
 @pytest.mark.parametrize("backend", FAST)
 def test_gradients_repeat_bit_for_bit(make_case, devices, backend: str) -> None:
     options = Options(deterministic=True)
-    size, n = ((70, 40), 200) if backend == "cpu" else ((19, 17), 24)
+    size, n = ((70, 40), 200) if backend == "cpu" else ((13, 15), 20)
     view, scene = make_case(options, size, n)
     found = []
     for _ in range(2):
@@ -320,8 +320,3 @@ def test_a_fit_gets_as_far_as_with_the_reference(make_view, devices, backend: st
     print(f"{backend} {found:.2f} dB, reference {expected:.2f} dB")
     assert expected > 22.0
     assert abs(found - expected) <= 0.2
-
-
-def test_modes_cover_every_lens() -> None:
-    assert {mode.lens for mode in MODES.values()} == {"pinhole", "orthographic", "fisheye"}
-    assert all(dataclasses.replace(mode) == mode for mode in MODES.values())

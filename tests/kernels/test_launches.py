@@ -10,9 +10,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton")
 
+from lyra.engine import renderer as rendering
 from lyra.engine.renderer import Renderer
 from lyra.engine.scene.camera import Camera
 from lyra.engine.scene.gaussians import Gaussians
+from lyra.kernels.gpu.composite import CHUNK
 from lyra.kernels.options import Options
 from lyra.kernels.rasterize import rasterize
 
@@ -64,7 +66,8 @@ def as_camera(view) -> Camera:
 
 @interpreted
 @pytest.mark.parametrize("kind", ["mono", "stereo", "half"])
-def test_a_frame_of_a_renderer_waits_for_nothing(make_view, make_scene, kind: str) -> None:
+def test_a_frame_of_a_renderer_waits_for_nothing(make_view, make_scene, monkeypatch, kind: str) -> None:
+    monkeypatch.setattr(rendering._Frame, "FIRST", CHUNK)  # programs for all of the room, in the interpreter
     view = make_view(9, 7)
     options = Options(precision="half" if kind == "half" else "parity")
     renderer = Renderer(Gaussians(*make_scene(view, 12, 1)), backend="triton", options=options, stereo=kind == "stereo")
@@ -104,8 +107,6 @@ def test_a_frame_without_room_is_right_and_the_next_finds_room(make_view, make_s
     view = make_view(66, 9)
     scene = make_scene(view, 20, 1)
     expected = rasterize(*scene, *view, backend="triton")
-    from lyra.engine import renderer as rendering
-
     monkeypatch.setattr(rendering._Frame, "FIRST", 7)
     renderer = Renderer(Gaussians(*scene), backend="triton")
     first = renderer.render(as_camera(view))

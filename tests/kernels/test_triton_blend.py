@@ -22,6 +22,7 @@ from lyra.kernels.options import Options
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+MANY = 513 if torch.cuda.is_available() else 53  # channels; the interpreter takes a third of a second a pass
 BAND = 1e-3  # relative distance of an alpha to 1/255, or of a transmittance to 1e-4, within which float32 may differ
 BACKGROUND = torch.tensor([[0.3, 0.2, 0.9], [0.0, 0.7, 0.1], [1.0, 0.5, 0.2]])
 
@@ -373,18 +374,18 @@ def test_lists_of_the_binning_give_the_same_pictures() -> None:
 )
 def test_chunks_put_together_are_the_whole_list(opacity: float, precision) -> None:
     """Lists of several chunks in which no pixel stops, or some do in a later chunk, or all in the first."""
-    records, size = stack(36, opacity, size=6.0), (12, 14)
+    records, size = stack(18, opacity, size=6.0), (12, 14)
     options = Options(precision=precision)
     truth = make_truth(records, *size)[0]
     lists = make_lists(records, *size, (8, 16))
     whole = run(records, lists, *size, options=options)
-    parts = run(records, lists, *size, options=options, chunk=10)
+    parts = run(records, lists, *size, options=options, chunk=5)
     assert len(parts.taken) == 16 + 2 * 3 * 16
     if precision == "parity":
         check(parts, [truth])
         walked = int(parts.taken[-48:].sum())
         assert walked == 0 if opacity == 0.05 else walked > 0
-        again = run(records, lists, *size, options=options, chunk=10)
+        again = run(records, lists, *size, options=options, chunk=5)
         assert torch.equal(parts.rgb, again.rgb) and torch.equal(parts.alpha, again.alpha)
     tolerance = {"parity": 1e-6, "fast": 1.1e-4, "half": 3e-3}[precision]  # the fast forms leave a tile, not a pixel
     for ours, theirs in zip(parts[:2], whole[:2], strict=True):
@@ -396,15 +397,15 @@ def test_chunks_of_several_views_with_a_mask_and_an_overflow() -> None:
     records = make_records(2, 20, 68, 9, seed=7)
     records[1, :, c.MEAN_X] *= 0.2
     mask = torch.rand(2, 9, 68, generator=torch.Generator().manual_seed(0)) < 0.8
-    lists = make_lists(records, 68, 9, (8, 16), emitted=28)
+    lists, tile = make_lists(records, 68, 9, (16, 16), emitted=28), (16, 16)
     lengths = lists.starts.diff()
     assert int((lengths > 10).sum()) and int((lengths <= 5).sum()) and int(lists.emitted) < int(lists.visible)
     options = Options(depth=False)
-    whole = run(records, lists, 68, 9, mask=mask, options=options)
-    parts = run(records, lists, 68, 9, mask=mask, options=options, chunk=5)
+    whole = run(records, lists, 68, 9, mask=mask, tile=tile, options=options)
+    parts = run(records, lists, 68, 9, mask=mask, tile=tile, options=options, chunk=5)
     torch.testing.assert_close(parts.rgb, whole.rgb, rtol=0.0, atol=2e-6)
     torch.testing.assert_close(parts.alpha, whole.alpha, rtol=0.0, atol=2e-6)
-    exact = run(records, lists, 68, 9, mask=mask & False, options=Options(median=True), chunk=5)
+    exact = run(records, lists, 68, 9, mask=mask & False, tile=tile, options=Options(median=True), chunk=5)
     assert len(exact.taken) == len(whole.taken) < len(parts.taken)
 
 
@@ -438,7 +439,7 @@ def test_features_are_blended_like_colour(count: int, tile, shared: bool, precis
 
 def test_features_of_very_many_channels() -> None:
     records = stack(2, 0.7)
-    values = torch.randn(2, 513, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(2, MANY, generator=torch.Generator().manual_seed(0))
     lists = make_lists(records, 7, 5, (8, 16))
     blended = featuring.features(
         records.to(DEVICE), values.to(DEVICE), Lists(*(tensor.to(DEVICE) for tensor in lists)), 7, 5,

