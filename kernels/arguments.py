@@ -27,6 +27,8 @@ def check_scene(tensors: dict[str, Tensor]) -> None:
     if means.dim() < 2 or means.shape[-1] != 3:
         raise ValueError(f"means has shape {list(means.shape)}, expected [..., n, 3]")
     lead, n = list(means.shape[:-2]), means.shape[-2]
+    if 0 in lead:
+        raise ValueError(f"means has shape {list(means.shape)}, expected at least one scene")
     shapes = {"quats": [*lead, n, 4], "scales": [*lead, n, 3], "opacities": [*lead, n]}
     for name, shape in shapes.items():
         if list(tensors[name].shape) != shape:
@@ -74,8 +76,11 @@ def color_count(shape: tuple[int, ...], views: int, n: int) -> int:
     )
 
 
-def check_view(world_to_camera: Tensor, K: Tensor, width: int, height: int) -> None:
+def check_view(world_to_camera: Tensor, K: Tensor, width: int, height: int) -> tuple[int, int]:
     """Shapes [..., 4, 4] and [..., 3, 3] and sizes; on the CPU values too, since looking at a GPU's would wait for it.
+
+    Returns:
+        Width and height as plain integers.
 
     Raises:
         ValueError: something does not fit; the message names it, what it is and what it should be.
@@ -83,18 +88,26 @@ def check_view(world_to_camera: Tensor, K: Tensor, width: int, height: int) -> N
     for name, tensor, side in (("world_to_camera", world_to_camera, 4), ("K", K, 3)):
         if not isinstance(tensor, Tensor) or tuple(tensor.shape[-2:]) != (side, side):
             raise ValueError(f"{name} is {_told(tensor)}, expected a tensor of shape [..., {side}, {side}]")
+        if not tensor.numel():
+            raise ValueError(f"{name} has shape {list(tensor.shape)}, expected at least one camera")
         check_finite(name, tensor)
     if K.device.type == "cpu":
         for fx, fy in K.diagonal(dim1=-2, dim2=-1)[..., :2].reshape(-1, 2).tolist():
             if fx <= 0 or fy <= 0:
                 raise ValueError(f"K has focal lengths {fx}, {fy}, expected positive ones, in pixels")
-    for name, value in (("width", width), ("height", height)):
-        try:
-            inside = 1 <= operator.index(value) <= MAX_SIDE
-        except TypeError:
-            raise ValueError(f"{name} is {value!r}, expected an integer number of pixels") from None
-        if not inside:
-            raise ValueError(f"{name} is {value}, expected 1 to {MAX_SIDE} pixels")
+    return _side("width", width), _side("height", height)
+
+
+def _side(name: str, value: object) -> int:
+    try:
+        side = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        side = None
+    if side is None or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, expected an integer number of pixels")
+    if not 1 <= side <= MAX_SIDE:
+        raise ValueError(f"{name} is {side}, expected 1 to {MAX_SIDE} pixels")
+    return side
 
 
 def expand(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from . import constants as c
 from . import reference
@@ -81,7 +82,8 @@ class _Project(torch.autograd.Function):
         return records, keys
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad_records, _ = grads
         rows, records, *scene = ctx.saved_tensors
         with ctx.request.span("project backward"):
@@ -105,7 +107,8 @@ class _Blend(torch.autograd.Function):
         return tuple(out)  # type: ignore[return-value]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         records, features, background, rgb, alpha, depth, sums = ctx.saved_tensors
         grad_rgb, grad_alpha, grad_depth, _, grad_features, _, _ = grads
         with ctx.request.span("blend backward"):

@@ -13,6 +13,7 @@ def splat_normals(
     eyes: Tensor,  # [v, 3]
 ) -> Tensor:
     """Unit vectors [v, n, 3] along each splat's shortest axis, in world axes, turned towards each eye."""
+    quats = torch.where(quats.isfinite().all(dim=-1, keepdim=True), quats, 0.0)  # culled, and no NaN in its gradient
     shortest = scales.detach().argmin(dim=-1)[:, None, None].expand(-1, 3, 1)
     normals = quats_to_rotations(quats).gather(2, shortest)[..., 0]  # [n, 3]
     towards = eyes[:, None] - means

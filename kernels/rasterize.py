@@ -24,6 +24,7 @@ from .gsplat.translate import (
     RenderMode,
     check_modes,
     check_shapes,
+    check_tensors,
     distortion,
     mask_pixels,
     quats_and_scales,
@@ -86,7 +87,7 @@ def rasterize(
     if not isinstance(options, Options):
         raise ValueError(f"options is {options!r}, expected lyra.kernels.options.Options")
     check_scene(given)
-    check_view(world_to_camera, K, width, height)
+    width, height = check_view(world_to_camera, K, width, height)
     backend = choose_backend(backend, means.device)
     eyes = 2 if stereo else 1
     lead, shape = means.shape[:-2], world_to_camera.shape[:-2]
@@ -242,6 +243,22 @@ def rasterization(
     }
     refuse(asked)
     check_modes(render_mode, rasterize_mode, camera_model, global_z_order)
+    check_tensors(
+        {
+            "means": means,
+            "quats": quats,
+            "scales": scales,
+            "opacities": opacities,
+            "colors": colors,
+            "viewmats": viewmats,
+            "Ks": Ks,
+            "backgrounds": backgrounds,
+            "covars": covars,
+            "radial_coeffs": radial_coeffs,
+            "extra_signals": extra_signals,
+            "masks": masks,
+        }
+    )
     tile_size = TILE_SIZE if tile_size is None else tile_size
     if tile_size < 1:
         raise ValueError(f"tile_size is {tile_size}, expected 1 or more pixels")

@@ -151,6 +151,11 @@ def project(
     options: Options,
 ) -> Projected:
     """EWA projection of every splat (Zwicker et al., "EWA Splatting", 2002, with the 3DGS clamp and blur)."""
+    usable = torch.cat((means, quats, scales, opacities[:, None]), dim=-1).isfinite().all(dim=-1)
+    usable = usable & (quats != 0).any(dim=-1)
+    # The others are put away before they meet the camera, whose gradients would become NaN with theirs.
+    means, quats, scales = (torch.where(usable[:, None], tensor, 0.0) for tensor in (means, quats, scales))
+    opacities = torch.where(usable, opacities, 0.0)
     pose = row[: views.EYE].reshape(3, 4)
     rotation, translation = pose[:, :3], pose[:, 3]
     means_seen = means @ rotation.T + translation
@@ -175,9 +180,9 @@ def project(
     extents = torch.stack((xx.sqrt(), yy.sqrt()), dim=-1).detach() * reach[:, None]
     inside = (means2d + extents > 0).all(dim=-1) & (means2d - extents < row[views.WIDTH : views.HEIGHT + 1]).all(dim=-1)
     inside &= (extents > row[views.RADIUS_CLIP]).any(dim=-1) | (row[views.RADIUS_CLIP] <= 0)
-    finite = torch.isfinite(conics).all(dim=-1) & torch.isfinite(means2d).all(dim=-1) & (quats != 0).any(dim=-1)
+    finite = torch.isfinite(conics).all(dim=-1) & torch.isfinite(means2d).all(dim=-1)
     ranged = (depths > row[views.NEAR]) & (depths < row[views.FAR])
-    visible = ranged & inside & finite & (opacities >= ALPHA_MIN)
+    visible = usable & ranged & inside & finite & (opacities >= ALPHA_MIN)
 
     towards = means - row[views.EYE : views.EYE + 3]
     rgb = sh_colors(colors, towards) if colors.dim() == 3 else colors

@@ -21,18 +21,26 @@ SORT = (
 )
 
 LENSES = {"pinhole": 0, "orthographic": 1, "fisheye": 2}  # as kernels call them
+LEAST_FORWARD = 0.1  # length of the mean of the directions in which the eyes of a pair look
 FINITE = 3e38  # stands for an endless far plane in float32
 
 
 def pack_views(world_to_camera: Tensor, K: Tensor, width: int, height: int, options: Options, eyes: int = 1) -> Tensor:
-    """Rows [v, 40] of views [v, 4, 4] with K [v, 3, 3], in their float type; each `eyes` neighbours share a sort."""
+    """Rows [v, 40] of views [v, 4, 4] with K [v, 3, 3], in their float type; each `eyes` neighbours share a sort.
+
+    Raises:
+        ValueError: eyes that share a sort look in opposite directions (seen where the views are on the CPU).
+    """
     pose, rotation = world_to_camera[:, :3], world_to_camera[:, :3, :3]
     eye = -(rotation.transpose(1, 2) @ world_to_camera[:, :3, 3:])[..., 0]  # [v, 3]
     axis = pose[:, 2]  # [v, 4]
     if eyes > 1:
         eye = eye.unflatten(0, (-1, eyes)).mean(dim=1).repeat_interleave(eyes, dim=0)
         forward = rotation[:, 2].unflatten(0, (-1, eyes)).mean(dim=1).repeat_interleave(eyes, dim=0)
-        forward = forward / forward.norm(dim=-1, keepdim=True)
+        length = forward.norm(dim=-1, keepdim=True)
+        if length.device.type == "cpu" and float(length.min()) < LEAST_FORWARD:
+            raise ValueError("the eyes of a stereo pair look in opposite directions: render them apart")
+        forward = forward / length
         axis = torch.cat((forward, -(forward * eye).sum(dim=-1, keepdim=True)), dim=-1)
     fx, fy, cx, cy = K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]
     margin_x, margin_y = FRUSTUM_MARGIN * 0.5 * width / fx, FRUSTUM_MARGIN * 0.5 * height / fy

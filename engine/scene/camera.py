@@ -39,9 +39,11 @@ class Camera:
         for name in ("fx", "fy", "cx", "cy"):
             object.__setattr__(self, name, float(getattr(self, name)))
         try:
-            check_view(self.world_to_camera, self.K, self.width, self.height)
+            width, height = check_view(self.world_to_camera, self.K, self.width, self.height)
         except ValueError as error:
             raise InputError(str(error)) from None
+        object.__setattr__(self, "width", width)
+        object.__setattr__(self, "height", height)
         rotation = self.world_to_camera[:3, :3]
         skew = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
         if skew > SKEW or self.world_to_camera[3].tolist() != [0.0, 0.0, 0.0, 1.0]:

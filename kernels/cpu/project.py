@@ -55,7 +55,8 @@ def _project_eight(i, means, quats, scales, opacities, row, lens, antialiased, e
     depth = z
     if lens == FISHEYE:
         depth = sqrt(x * x + y * y + z * z)
-    visible = (depth > splat(row[v.NEAR])) & (splat(row[v.FAR]) > depth) & (opacity >= splat(_ALPHA_MIN))
+    visible = (depth > splat(row[v.NEAR])) & (splat(row[v.FAR]) > depth)
+    visible = visible & (opacity >= splat(_ALPHA_MIN)) & (splat(_HUGE) > opacity)
     if bits(visible) == 0:
         return 0
     if lens == FISHEYE:

@@ -134,5 +134,4 @@ def _stack(arrays: list) -> Tensor | None:
     """[v, ...]; without a copy for one view."""
     if not arrays or arrays[0] is None:
         return None
-    tensors = [torch.from_numpy(array) for array in arrays]
-    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
+    return torch.from_numpy(arrays[0][None] if len(arrays) == 1 else np.stack(arrays))

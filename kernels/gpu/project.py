@@ -148,7 +148,7 @@ def project_kernel(
         x, y, z = to_camera(rows + eye * ROW, mx, my, mz)
         depth = depth_of(x, y, z, LENS)
         in_range |= (depth > tl.load(rows + eye * ROW + NEAR)) & (depth < tl.load(rows + eye * ROW + FAR))
-    candidate = mask & (opacity >= ALPHA_MIN) & in_range
+    candidate = mask & (opacity >= ALPHA_MIN) & (opacity < HUGE) & in_range
     m00, m10, m20, m01, m11, m21, m02, m12, m22, candidate = _scaled_axes(quats, scales, i, candidate)
 
     seen = i < 0

@@ -74,9 +74,9 @@ def _channels(name: str, values: Tensor, means: Tensor, cameras: int) -> Tensor:
 def _coefficients(name: str, values: Tensor, sh_degree: int, means: Tensor, cameras: int) -> Tensor:
     """[*B, (C,) N, k, D] with the k that `sh_degree` uses; gsplat 1.6 gives one [N, K, D] to all batches."""
     batch, n = means.shape[:-2], means.shape[-2]
-    if not 0 <= sh_degree <= 4:
-        raise ValueError(f"sh_degree is {sh_degree}, expected 0 to 4")
-    count = (sh_degree + 1) ** 2
+    if sh_degree not in range(5):
+        raise ValueError(f"sh_degree is {sh_degree!r}, expected 0 to 4")
+    count = (int(sh_degree) + 1) ** 2
     if values.shape[:-2] not in ((*batch, n), (*batch, cameras, n), (n,)) or values.shape[-2] < count:
         raise ValueError(
             f"{name} has shape {list(values.shape)}, expected {[*batch, n, 'K', 3]} or {[*batch, cameras, n, 'K', 3]} "

@@ -208,8 +208,11 @@ def isect_tiles(
         ones by place, unless `sort` is False.
 
     Raises:
-        ValueError: `packed` without `n_images` and `image_ids`, or images and tiles do not fit into 31 bits.
+        ValueError: `packed` without `n_images` and `image_ids`, tiles without pixels, or images and tiles that do not
+            fit into 31 bits.
     """
+    if tile_size < 1:
+        raise ValueError(f"tile_size is {tile_size}, expected 1 or more pixels")
     if packed:
         if n_images is None or image_ids is None:
             raise ValueError("packed=True needs n_images and image_ids")

@@ -54,6 +54,8 @@ def quats_and_scales(covars: Tensor) -> tuple[Tensor, Tensor]:
     """Quaternions [*B, N, 4] and scales [*B, N, 3] of covariances [*B, N, 3, 3]; what is not finite gets NaN scales."""
     if covars.requires_grad and torch.is_grad_enabled():
         raise ValueError("covars with gradients is not supported: learn quats and scales, or detach covars")
+    if covars.dim() < 3 or covars.shape[-2:] != (3, 3):
+        raise ValueError(f"covars has shape {list(covars.shape)}, expected [..., N, 3, 3]")
     fine = torch.isfinite(covars).flatten(-2).all(dim=-1)
     values, axes = torch.linalg.eigh(torch.where(fine[..., None, None], covars, 0.0))
     axes = axes * torch.linalg.det(axes)[..., None, None].sign()  # no reflection
@@ -104,6 +106,17 @@ def check_modes(render_mode: str, rasterize_mode: str, camera_model: str, global
             raise ValueError(f"{name}={value!r} is not supported: give {', '.join(choices)}")
     if not global_z_order and camera_model != "fisheye":
         raise ValueError(f"global_z_order=False with camera_model={camera_model!r} is not supported: leave it True")
+
+
+def check_tensors(given: dict[str, object]) -> None:
+    """Look whether what is there are tensors.
+
+    Raises:
+        ValueError: not all.
+    """
+    for name, value in given.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__}, expected a torch tensor")
 
 
 def check_shapes(means: Tensor, viewmats: Tensor, masks: Tensor | None, grid: tuple[int, int]) -> None:

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from lyra.kernels.backends import BACKENDS
+from lyra.kernels.options import Options
 from lyra.kernels.rasterize import rasterize
 
 N = 100
@@ -64,6 +66,9 @@ def arguments(**changes: object) -> dict[str, object]:
         ("world_to_camera", torch.full((4, 4), math.nan)),
         ("width", 0),
         ("width", 64.0),
+        ("width", True),
+        ("world_to_camera", torch.eye(4).expand(0, 4, 4)),
+        ("means", torch.rand(0, N, 3)),
         ("height", 16385),
         ("height", -3),
         ("backend", "vulkan"),
@@ -240,3 +245,59 @@ def test_a_forked_child_renders_or_says_why_not(parent: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) in ((0, 7) if parent == "used" else (0,))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sizes_of_any_integer_kind(backend: str) -> None:
+    plain = rasterize(**arguments(backend=backend))  # type: ignore[arg-type]
+    other = rasterize(**arguments(backend=backend, width=torch.tensor(32), height=np.int16(24)))  # type: ignore[arg-type]
+    assert torch.equal(plain.rgb, other.rgb)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_eyes_that_look_apart_are_refused(backend: str) -> None:
+    back = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0]))
+    with pytest.raises(ValueError, match="opposite directions"):
+        rasterize(**arguments(backend=backend, world_to_camera=torch.stack((torch.eye(4), back)), stereo=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow", "ignore:divide by zero")  # in the interpreter
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_not_finite_is_culled_and_leaves_gradients_alone(backend: str) -> None:
+    given = arguments(backend=backend, options=Options(normals=True))
+    for i, (name, value) in enumerate(
+        [
+            ("means", math.nan), ("means", -math.inf), ("quats", math.nan), ("quats", math.inf), ("quats", 0.0),
+            ("scales", math.nan), ("scales", math.inf), ("opacities", math.nan), ("opacities", math.inf),
+        ]
+    ):  # fmt: skip
+        tensor = given[name]
+        assert isinstance(tensor, Tensor)
+        tensor[i] = value
+    names = ("means", "quats", "scales", "opacities", "colors", "world_to_camera", "K")
+    grads = {}
+    for count in (0, 9):  # with the bad splats, and without
+        leaves = {
+            name: (tensor[count:] if len(tensor) == N else tensor).clone().requires_grad_()
+            for name, tensor in given.items()
+            if isinstance(tensor, Tensor)
+        }
+        frame = rasterize(**{**given, **leaves})  # type: ignore[arg-type]
+        (frame.rgb.square().sum() + frame.normals.square().sum() + frame.alpha.sum()).backward()
+        grads[count] = {name: leaves[name].grad for name in names}
+    for name in names:
+        with_them, without = grads[0][name], grads[9][name]
+        if len(with_them) == N:
+            assert not with_them[:9].any()
+            with_them = with_them[9:]
+        torch.testing.assert_close(with_them, without, rtol=1e-4, atol=1e-5)
+    assert grads[0]["world_to_camera"].abs().max() > 0
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_a_second_derivative_is_refused_and_never_lost(backend: str) -> None:
+    features = torch.rand(N, 2, requires_grad=True)
+    frame = rasterize(**arguments(backend=backend, features=features))  # type: ignore[arg-type]
+    (first,) = torch.autograd.grad(frame.features.square().sum(), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
