@@ -38,7 +38,7 @@ def pack_views(world_to_camera: Tensor, K: Tensor, width: int, height: int, opti
         eye = eye.unflatten(0, (-1, eyes)).mean(dim=1).repeat_interleave(eyes, dim=0)
         forward = rotation[:, 2].unflatten(0, (-1, eyes)).mean(dim=1).repeat_interleave(eyes, dim=0)
         length = forward.norm(dim=-1, keepdim=True)
-        if length.device.type == "cpu" and float(length.min()) < LEAST_FORWARD:
+        if length.device.type == "cpu" and float(length.detach().min()) < LEAST_FORWARD:
             raise ValueError("the eyes of a stereo pair look in opposite directions: render them apart")
         forward = forward / length
         axis = torch.cat((forward, -(forward * eye).sum(dim=-1, keepdim=True)), dim=-1)
