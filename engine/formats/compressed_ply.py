@@ -21,6 +21,7 @@ from ...kernels.constants import SH_C0
 from ..errors import InputError
 from ..scene.gaussians import Gaussians
 from . import smallest_three
+from .format import About, Format, Reading
 from .ply_header import Header, columns, read_header, read_rows, require, rest_columns
 
 CHUNK = 256  # splats that share their bounds
@@ -30,13 +31,16 @@ SCALE_BOUNDS = [f"{end}_scale_{axis}" for end in ("min", "max") for axis in ("x"
 COLOR_BOUNDS = [f"{end}_{axis}" for end in ("min", "max") for axis in ("r", "g", "b")]
 
 
-def matches(header: Header) -> bool:
-    """Whether a .ply is of this kind: it has chunks, and vertices with packed positions."""
+def matches(path: Path, head: bytes) -> bool:
+    """Whether a file is a .ply of this kind: it has chunks, and vertices with packed positions."""
+    if not head.startswith(b"ply"):
+        return False
+    header = read_header(path)
     vertex = header.find("vertex")
     return header.find("chunk") is not None and vertex is not None and "packed_position" in vertex.columns
 
 
-def load(path: Path) -> Gaussians:
+def load(path: Path, reading: Reading) -> Gaussians:
     """Reads a .compressed.ply.
 
     Returns:
@@ -76,6 +80,12 @@ def load(path: Path) -> Gaussians:
     )
 
 
+def about(path: Path) -> About:
+    """What the header says."""
+    vertex = read_header(path).find("vertex")
+    return About("compressed PLY", vertex.count if vertex else 0)
+
+
 def _fields(packed: np.ndarray, bits: tuple[int, ...]) -> Tensor:
     """[n, len(bits)] float32 in 0..1: the bit fields of [n] uint32, the first one in the top bits."""
     fields = np.empty((len(packed), len(bits)), dtype=np.float32)
@@ -110,3 +120,6 @@ def _rest(header: Header, n: int) -> Tensor:
     values[[0, 255]] = 0, 1
     rest = ((values - 0.5) * 8)[columns(read_rows(header, element), names, np.uint8)]
     return torch.from_numpy(rest).view(n, 3, -1).transpose(1, 2)
+
+
+FORMAT = Format("compressed PLY", (".compressed.ply",), "rdf", matches, load, about)

@@ -15,6 +15,7 @@ from plyfile import PlyData, PlyElement
 from ..errors import InputError
 from ..files import replacing
 from ..scene.gaussians import Gaussians
+from .format import About, Format, Reading, Writing
 from .ply_header import Header, columns, read_header, read_rows, require, rest_columns
 
 MEANS = ["x", "y", "z"]
@@ -26,7 +27,7 @@ LOGIT_LIMIT = 20.0  # sigmoid(+-20) is 1 and 2e-9 in float32
 SCALE_MIN = float(np.finfo(np.float32).tiny)  # ln of a scale of 0 would be -Inf
 
 
-def load(path: Path) -> Gaussians:
+def load(path: Path, reading: Reading) -> Gaussians:
     """Reads a 3DGS .ply, binary of either byte order or ascii.
 
     Returns:
@@ -56,19 +57,14 @@ def load(path: Path) -> Gaussians:
     )
 
 
-def save(gaussians: Gaussians, path: Path) -> None:
+def save(gaussians: Gaussians, path: Path, writing: Writing) -> None:
     """Writes a 3DGS .ply: binary little-endian float32, standard column order; the file appears whole or not at all.
 
     Opacities of exactly 0 and 1 are written as logits of -20 and 20, scales of 0 as the smallest normal float.
 
     Raises:
-        InputError: the file cannot be written, or an opacity is above 1 (an inner node of a level-of-detail tree).
+        InputError: the file cannot be written.
     """
-    if (gaussians.opacities > 1).any():
-        highest = float(gaussians.opacities.max())
-        raise InputError(
-            f"{path}: opacity {highest:.4g} is above 1, which .ply cannot hold: clamp it or keep the leaves only"
-        )
     n, k = len(gaussians), gaussians.sh.shape[1] - 1
     parts = [
         gaussians.means,
@@ -87,6 +83,17 @@ def save(gaussians: Gaussians, path: Path) -> None:
         PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(stream)
 
 
+def matches(path: Path, head: bytes) -> bool:
+    """Whether a file is a .ply of any kind but the compressed one, which is asked first."""
+    return head.startswith(b"ply")
+
+
+def about(path: Path) -> About:
+    """What the header says."""
+    vertex = read_header(path).find("vertex")
+    return About("3DGS PLY", vertex.count if vertex else 0)
+
+
 _REQUIRED = [*MEANS, *COLORS, "opacity", *SCALES, *QUATS]
 
 
@@ -94,3 +101,6 @@ def _kind(header: Header) -> str:
     """What a .ply without Gaussians is."""
     faces = header.find("face")
     return "a mesh" if faces is not None and faces.count else "a point cloud"
+
+
+FORMAT = Format("3DGS PLY", (".ply",), "rdf", matches, load, about, save)

@@ -17,7 +17,8 @@ import json
 import math
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from ..errors import InputError
 from ..files import cause, file_size, read_bytes
 from ..scene.gaussians import Gaussians
 from . import smallest_three
+from .format import About, Format, Reading
 
 VERSION = 2
 COEFFICIENTS = {1: 3, 2: 8, 3: 15}  # SH coefficients per channel, without the first, by number of bands
@@ -72,8 +74,43 @@ class Meta:
     palette: Palette | None
 
 
-def load_bundle(path: Path) -> Gaussians:
-    """Reads a .sog file. Returns and raises as `load_meta`."""
+def matches(path: Path, head: bytes) -> bool:
+    """Whether a path is a zip, a JSON object or a folder."""
+    return path.is_dir() or head.startswith(b"PK") or head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+
+
+def load(path: Path, reading: Reading) -> Gaussians:
+    """Reads a .sog file, a folder with a meta.json, or that meta.json with its images beside it.
+
+    Returns:
+        The splats in file order, float32 on the CPU, quaternions of unit length. Values are not checked.
+
+    Raises:
+        InputError: an image or a field is missing, damaged or does not fit, another version, or a streamed SOG.
+    """
+    with _open(path) as source:
+        return _decode(source)
+
+
+def about(path: Path) -> About:
+    """What meta.json says."""
+    with _open(path) as source:
+        return About(f"SOG version {VERSION}", _meta(source).count)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Source]:
+    if path.is_dir():
+        yield _folder(path)
+    elif read_bytes(path, 2) == b"PK":
+        with _bundle(path) as source:
+            yield source
+    else:
+        yield _beside(path)
+
+
+@contextmanager
+def _bundle(path: Path) -> Iterator[Source]:
     limit = SMALL + 4 * file_size(path)  # images do not shrink in a zip: what grows more is no scene
 
     def read(name: str) -> bytes:
@@ -93,32 +130,24 @@ def load_bundle(path: Path) -> Gaussians:
     except Exception as error:  # zipfile raises almost anything on damaged bytes
         raise _bad_archive(path, error) from error
     with archive:
-        return _decode(Source(path, read))
+        yield Source(path, read)
 
 
-def load_folder(path: Path) -> Gaussians:
-    """Reads a folder that holds a meta.json. Returns and raises as `load_meta`."""
+def _folder(path: Path) -> Source:
     try:
         names = {entry.name for entry in path.iterdir()}
     except OSError as error:
         raise InputError(f"{path}: {cause(error)}, give a folder that can be read") from error
     if "meta.json" in names:
-        return load_meta(path / "meta.json")
+        return _beside(path / "meta.json")
     if "lod-meta.json" in names:
         raise _streamed(path / "lod-meta.json")
     raise InputError(f"{path}: a folder without a meta.json is no scene, give a scene file or a SOG folder")
 
 
-def load_meta(path: Path) -> Gaussians:
-    """Reads a SOG whose meta.json is at `path` and whose images lie beside it.
-
-    Returns:
-        The splats in file order, float32 on the CPU, quaternions of unit length. Values are not checked.
-
-    Raises:
-        InputError: an image or a field is missing, damaged or does not fit, another version, or a streamed SOG.
-    """
-    return _decode(Source(path, lambda name: read_bytes(path if name == "meta.json" else path.parent / name)))
+def _beside(path: Path) -> Source:
+    """The meta.json at `path`, its images beside it."""
+    return Source(path, lambda name: read_bytes(path if name == "meta.json" else path.parent / name))
 
 
 def _decode(source: Source) -> Gaussians:
@@ -287,3 +316,6 @@ def _streamed(path: Path) -> InputError:
 
 def _bad_archive(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: not a readable .sog archive ({cause(error)}), fetch or export it again")
+
+
+FORMAT = Format("SOG", (".sog",), "rdf", matches, load, about)
