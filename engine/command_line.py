@@ -87,7 +87,7 @@ def parse_with_config(kind: type[Options], arguments: list[str], prog: str, repe
 def progress_bar(console: Console, name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told how many of how many are done; it goes when the block ends."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

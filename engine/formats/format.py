@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from ..scene.gaussians import Gaussians
 
 BLOCK = 1 << 18  # splats that readers and writers hold in other forms than the scene's own at a time
@@ -62,6 +64,7 @@ class Format:
     about: Callable[[Path], About]  # raises InputError
     save: Callable[[Gaussians, Path, Writing], None] | None = None  # valid splats with opacities of at most 1
     carries_note: bool = False  # else provenance lies beside the file
+    order: Callable[[Tensor], Tensor] | None = None  # centres [n, 3] to the order [n] in which `save` puts splats
 
 
 def blocks(count: int, progress: Progress = no_progress) -> Iterator[slice]:

@@ -1,11 +1,13 @@
 """The door for scene files: `load` and `about` tell the format by content, `save` by name."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
 from ..files import cause, read_bytes
 from ..scene.gaussians import Gaussians, drop_invalid
+from ..scene.provenance import read_sidecar, write_sidecar
 from . import compressed_ply, ply, sog
 from .format import PLAIN_READING, PLAIN_WRITING, About, Format, Reading, Writing
 
@@ -42,7 +44,9 @@ def about(path: str | os.PathLike[str]) -> About:
     Raises:
         InputError: as `load`, as far as can be seen without the splats.
     """
-    return recognise(Path(path)).about(Path(path))
+    format = recognise(Path(path))
+    said = format.about(Path(path))
+    return said if format.carries_note else replace(said, note=read_sidecar(Path(path)))
 
 
 def save(gaussians: Gaussians, path: str | os.PathLike[str], writing: Writing = PLAIN_WRITING) -> None:
@@ -63,6 +67,8 @@ def save(gaussians: Gaussians, path: str | os.PathLike[str], writing: Writing = 
         told = f"opacity {float(valid.opacities.max()):.4g} is above 1, which {format.name} cannot hold"
         raise InputError(f"{path}: {told}: clamp it or keep the leaves only")
     format.save(valid, path, writing)
+    if not format.carries_note:
+        write_sidecar(path, writing.note)
 
 
 def format_of_name(path: Path) -> Format:

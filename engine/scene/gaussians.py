@@ -56,6 +56,30 @@ class Gaussians:
         return Gaussians(**{name: tensor[index] for name, tensor in self.tensors().items()})
 
 
+def merge(scenes: list[Gaussians]) -> Gaussians:
+    """All splats of several scenes, in order; those of a lower SH degree get zeros."""
+    if len(scenes) == 1:
+        return scenes[0]
+    k = max(scene.sh.shape[1] for scene in scenes)
+    count = sum(map(len, scenes))
+    merged = {name: tensor.new_zeros(count, *tensor.shape[1:]) for name, tensor in scenes[0].tensors().items()}
+    merged["sh"] = scenes[0].sh.new_zeros(count, k, 3)
+    start = 0
+    for scene in scenes:
+        for name, tensor in scene.tensors().items():
+            rows = merged[name][start : start + len(scene)]
+            (rows[:, : tensor.shape[1]] if name == "sh" else rows).copy_(tensor)
+        start += len(scene)
+    return Gaussians(**merged)
+
+
+def limit_sh(gaussians: Gaussians, degree: int) -> Gaussians:
+    """The scene with spherical harmonics up to a degree, 0 to 3; a lower one stays as it is."""
+    if gaussians.sh_degree <= degree:
+        return gaussians
+    return dataclasses.replace(gaussians, sh=gaussians.sh[:, : SH_COUNTS[degree]].contiguous())
+
+
 def drop_invalid(gaussians: Gaussians) -> Gaussians:
     """Without the splats that hold a NaN or an infinity, a negative scale or opacity, or a zero quaternion.
 

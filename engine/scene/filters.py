@@ -1,0 +1,72 @@
+"""Which splats of a scene to keep, as a person types it: boxes, and conditions such as `opacity>=0.05`."""
+
+import math
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...kernels.constants import SH_C0
+from ..errors import InputError
+from .gaussians import Gaussians
+from .regions import Box
+
+FIELDS: dict[str, Callable[[Gaussians], Tensor]] = {
+    "opacity": lambda scene: scene.opacities,
+    "scale": lambda scene: scene.scales.amax(dim=1),
+    "x": lambda scene: scene.means[:, 0],
+    "y": lambda scene: scene.means[:, 1],
+    "z": lambda scene: scene.means[:, 2],
+    "red": lambda scene: scene.sh[:, 0, 0] * SH_C0 + 0.5,
+    "green": lambda scene: scene.sh[:, 0, 1] * SH_C0 + 0.5,
+    "blue": lambda scene: scene.sh[:, 0, 2] * SH_C0 + 0.5,
+}
+COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A field of every splat beside a number."""
+
+    field: str
+    comparison: str
+    value: float
+
+
+def parse_condition(text: str) -> Condition:
+    """A condition from text such as `opacity>=0.05`.
+
+    Raises:
+        InputError: no such field or comparison, or no number.
+    """
+    found = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*", text)
+    number = _number(found[3]) if found else math.nan
+    if not found or found[1] not in FIELDS or math.isnan(number):
+        raise InputError(f"filter {text!r} is none: give {', '.join(FIELDS)}, then < <= > or >=, then a number")
+    return Condition(found[1], found[2], number)
+
+
+def keep_where(scene: Gaussians, condition: Condition) -> Gaussians:
+    """The splats for which a condition holds."""
+    return scene.select(COMPARISONS[condition.comparison](FIELDS[condition.field](scene), condition.value))
+
+
+def parse_box(text: str) -> Box:
+    """A box from six numbers with commas.
+
+    Raises:
+        InputError: other than six numbers, or a box without an inside.
+    """
+    numbers = tuple(_number(part) for part in text.split(","))
+    if len(numbers) != 6 or any(map(math.isnan, numbers)):
+        raise InputError(f"box {text!r}: give six numbers x0,y0,z0,x1,y1,z1")
+    return Box(numbers[:3], numbers[3:])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
