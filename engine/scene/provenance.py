@@ -101,7 +101,7 @@ def read_note(text: str | None) -> Provenance | None:
         return None
     try:
         return _provenance(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return None
 
 
