@@ -140,7 +140,7 @@ def _encode_means(header: Header, means: Tensor) -> np.ndarray:
 
 def _decode_quats(header: Header, raw: np.ndarray) -> Tensor:
     if header.version < SMALLEST_THREE_VERSION:
-        xyz = torch.from_numpy(raw / np.float32(127.5) - 1)
+        xyz = torch.from_numpy(raw / 127.5 - 1)  # float64, as w is a small difference
         w = (1 - xyz.square().sum(dim=1, keepdim=True)).clamp(min=0).sqrt()
         return torch.nn.functional.normalize(torch.cat((w, xyz), dim=1), dim=1)
     words = raw.view("<u4").astype(np.int64)

@@ -1,5 +1,6 @@
 """.spz: files packed here stream by stream and decoded one splat at a time; what is written, to the quantum."""
 
+import base64
 import gzip
 import math
 import random
@@ -130,8 +131,49 @@ def test_other_wrappings(tmp_path: Path) -> None:
     check(load(path), 4, attributes)
 
 
-# Written by @adobe/spz 0.2.2 (the reference in WebAssembly), saveSpzToBuffer of what is in EXPECTED, from UNSPECIFIED.
-REFERENCE = {}
+# Three splats written and read back by @adobe/spz 0.2.2 (nianticlabs/spz in WebAssembly): saveSpzToBuffer of version 2,
+# 3 and 4 with 8 bits for SH from UNSPECIFIED axes, then loadSpzFromBuffer, whose ln and logit are activated here. Where
+# x y z of version 2 are longer than 1 it leaves the quaternion so.
+REFERENCE = {
+    2: "H4sIAAAAAAAAA/NzDw5gYmBgYAZiRh4gIcLAcOM/Q4MdkDmLkYFhwn+GC/8ZHBhYGBikGp65efrmFpZMnTE7LDFnwepNTFNfrTt6"
+    "12pdRsP/BkV1vbCo2IKikoKy2qbWzraOrv1Hz6zbuHXOvAUAFzYHXmQAAAA=",
+    3: "H4sIAAAAAAAAA/NzDw5gZmBgAGFGHiAhwsBw4z9Dgx2QOYuRgWHCf4YL/xkcGFgYGKQanrl5+uYWlkydMTssMWfB6k1MU1+1GLRN"
+    "aFE68gOo3EFRXS8sKragqKSgrLaptbOto2v/0TPrNm6dM28BAFSALl9nAAAA",
+    4: "TkdTUAQAAAADAAAAAQwABiAAAAAAAAAAAAAAAAAAAAAkAAAAAAAAABsAAAAAAAAADAAAAAAAAAADAAAAAAAAABIAAAAAAAAACQAA"
+    "AAAAAAASAAAAAAAAAAkAAAAAAAAAFQAAAAAAAAAMAAAAAAAAACQAAAAAAAAAGwAAAAAAAAAotS/9IBvZAAAAFAAA2P8AgD4AAACa"
+    "AQAAkP8A0P8AQAAEAAAotS/9IAMZAAAagOYotS/9IAlJAABGSU1tcXSVmJsotS/9IAlJAABWYWygq7ICleootS/9IAxhAACEMIaQ"
+    "hCLE+AAAAEAotS/9IBvZAAAhJy5WWl1wcnRwdn2ChYmGiIq/xcyusbWcnqA=",
+}
+REFERENCE_READS = {
+    "means": [1.25, -2.5, 1000.0, 0.0, 0.1000977, -7.0, -3.0, 4.0, 0.0009765625],
+    "scales": [0.009803655, 0.0194969, 0.03877421, 1.0, 1.988737, 3.080217, 5.144486e-05, 0.5028316, 102.0028],
+    "opacities": [0.1019608, 0.5019608, 0.9019608],
+    "sh": [
+        *(-1.503268, -1.424837, -1.320261, -0.7421875, -0.6953125, -0.640625, -0.328125, -0.296875, -0.2734375),
+        *(-0.125, -0.109375, -0.09375, -0.4836601, -0.3790849, -0.3006536, -0.125, -0.078125, -0.0234375, 0.015625),
+        *(0.0390625, 0.0703125, 0.046875, 0.0625, 0.078125, 0.5620916, 0.640523, 0.7189544, 0.4921875, 0.5390625),
+        *(0.59375, 0.359375, 0.3828125, 0.4140625, 0.21875, 0.234375, 0.25),
+    ],
+}
+REFERENCE_QUATS = {
+    2: [
+        *(0.1791077, 0.3647059, 0.5450982, 0.7333335, 0.7320426, -0.545098, 0.3647059, -0.1843137),
+        *(0.0, 0.003921628, 1.0, 0.003921628),
+    ],
+    3: [
+        *(0.1826577, 0.3653154, 0.5479732, 0.7300043, 0.7300043, -0.5479732, 0.3653154, -0.1826577),
+        *(0.0, 0.0, 1.0, 0.0),
+    ],
+}
+
+
+@pytest.mark.parametrize("version", WRITTEN)
+def test_what_the_reference_writes(tmp_path: Path, version: int) -> None:
+    (tmp_path / "scene.spz").write_bytes(base64.b64decode(REFERENCE[version]))
+    scene = load(tmp_path / "scene.spz")
+    expected = {**REFERENCE_READS, "quats": REFERENCE_QUATS[min(version, 3)]}
+    for name, tensor in scene.tensors().items():
+        assert tensor.flatten().tolist() == pytest.approx(expected[name], rel=2e-6, abs=3e-5 if name == "quats" else 0)
 
 
 def random_scene(n: int, k: int, dtype: torch.dtype = torch.float32, reach: float = 3.0) -> Gaussians:
