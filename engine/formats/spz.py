@@ -60,8 +60,6 @@ def load(path: Path, reading: Reading) -> Gaussians:
     """
     with open_streams(path) as (header, read):
         n, degree = header.splats, min(header.degree, DEGREE)
-        if header.degree > DEGREE:
-            warnings.warn(f"{path}: SH of degree {header.degree} are read as of degree {DEGREE}", stacklevel=2)
         first = memoryview(read("means", n * header.widths["means"]))  # proves the count before the scene is allocated
         means, quats, scales = (np.empty((n, width), np.float32) for width in (3, 4, 3))
         opacities, sh = np.empty(n, np.float32), np.empty((n, (degree + 1) ** 2, 3), np.float32)
@@ -73,6 +71,8 @@ def load(path: Path, reading: Reading) -> Gaussians:
                 data = first[at] if name == "means" else read(name, at.stop - at.start)
                 raw = np.frombuffer(data, np.uint8).reshape(-1, width)
                 targets[name][block] = DECODERS[name](header, raw)
+    if header.degree > DEGREE:
+        warnings.warn(f"{path}: SH of degree {header.degree} are read as of degree {DEGREE}", stacklevel=2)
     return Gaussians(*map(torch.from_numpy, (means, quats, scales, opacities, sh)))
 
 

@@ -35,7 +35,7 @@ ANTIALIASED, EXTENSIONS = 1, 2
 DEGREE_LIMIT = 4
 FRACTION_LIMIT = 30
 WINDOW = 1 << 27  # bytes that zstandard may look back
-GZIP_LEVEL, GZIP_STRATEGY = 6, zlib.Z_RLE  # runs only: splats hardly repeat, and it is three times as fast
+GZIP_LEVEL, GZIP_STRATEGY = 6, zlib.Z_RLE  # three times as fast as the default, for files of -5 to +5 % the size
 ZSTD_LEVEL = 3
 
 ReadAttribute = Callable[[str, int], bytearray]  # exactly so many next bytes of an attribute
