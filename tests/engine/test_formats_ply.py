@@ -176,7 +176,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_save_refuses(tmp_path: Path) -> None:
-    for name in ("scene.spz", "scene", "scene.compressed.ply", "no/such/folder/scene.ply"):
+    for name in ("scene.obj", "scene", "scene.compressed.ply", "no/such/folder/scene.ply"):
         with pytest.raises(InputError, match=name):
             save(random_scene(4, 1), tmp_path / name)
     (tmp_path / "folder.ply").mkdir()
@@ -228,7 +228,7 @@ BAD = {
     "twice": (SCENE.replace(b"float y", b"float x"), "not a valid .ply header"),
     "format": (SCENE.replace(b"binary_little", b"binary_middle"), "not a valid .ply header"),
     "lists": (ply(BASE, extra=FACES), "rows of lists"),
-    "spz": (b"\x1f\x8b\x08\x00" + bytes(60), "not a scene, its first bytes are 1f 8b"),
+    "7z": (b"7z\xbc\xaf\x27\x1c" + bytes(60), "not a scene, its first bytes are 37 7a"),
     "web page": (b"<!DOCTYPE html>", "is a web page"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
 }
