@@ -1,8 +1,10 @@
 """PlayCanvas .compressed.ply: files packed here bit by bit, decoded one splat at a time, against the reader."""
 
+import base64
 import math
 import random
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -309,3 +311,28 @@ def test_ascii(tmp_path: Path) -> None:
     (tmp_path / "binary.ply").write_bytes(packed(chunks, splats))
     text, binary = load(tmp_path / "text.ply"), load(tmp_path / "binary.ply")
     assert all(torch.equal(a, b) for a, b in zip(text.tensors().values(), binary.tensors().values(), strict=True))
+
+
+# Two splats of one degree, written by splat-transform 3.7.0 from a .ply, and the numbers that it reads back from this.
+FOREIGN = (
+    "eNp1kzFLAzEUx58uhZtdpIMZXC2tVeti7zYXRwcH4Uzv0t7Ru+TIpXIpDh0c/AAODiIFFdzESXBpoYvgh9DFwW/QyZh2qIjJ8Cfw+7/3fy+E"
+    "ZIl02oynWKBWTDGXfhILkRCf0DDGFNUqVSdgaUqoQPuEEo4FCVFLojxLsNgQHNN81o/qlYYuJQmZlwZRj3ZRzck4ywgXErUTpkekMfULE5Qm"
+    "2P8HcWFo11CaYN+UmQdYX66wW9JuGfexBS4sabeMG3IT7Jhgy5TMTbBjgq3Fa51qhxRo87eqF2uc4aBLQj9jeSxiRs0uZwLb3fk9zVbAEsYX"
+    "K+TRn/FBhDlq+5zkwq9aeM3CbTl1C9+y8G0L37HwhoXvOvov+RHBIeEOALgAwxGAN5MHMGhqpk9vDDDWGmohrcFMo++bz73b1+fm28t987G8"
+    "7qKDwJ2slF2YKvW0OvlSpQ/1Dkqpku5cWr6E6Rp4CuBiUNxdX4bHhw/Dq+jk6PxM/AA9zXoa"
+)
+
+
+def test_a_foreign_file(tmp_path: Path) -> None:
+    (tmp_path / "scene.ply").write_bytes(zlib.decompress(base64.b64decode(FOREIGN)))
+    scene = load(tmp_path / "scene.ply")
+    assert scene.means.tolist() == [[3, 0.25, -0.75], [0.5, -1.25, 2]]
+    quats = [0.21635, -0.43339, -0.10852, 0.8681, -0.26473, -0.53016, 0.79462, -0.13202]
+    assert scene.quats.flatten().tolist() == pytest.approx(quats, abs=1e-5)
+    logs = [-2.5, -6, -1, -3, -4, -5]
+    assert scene.scales.log().flatten().tolist() == pytest.approx(logs, abs=1e-5)
+    assert scene.opacities.tolist() == pytest.approx([223 / 255, 64 / 255])
+    steps = [17, 73, -55, 1, 57, -71, -15, 41, -87, 81, -47, 9, 65, -63, -7, 49, -79, -23]
+    rest = [*scene.sh[0, 1:].flatten().tolist(), *scene.sh[1, 1:].flatten().tolist()]
+    assert rest == [step / 64 for step in steps]
+    assert scene.sh[:, 0].flatten().tolist() == pytest.approx([0.5, 1.375, -0.625, -1.375, -0.5, 0.375], abs=1e-6)
