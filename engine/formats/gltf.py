@@ -35,11 +35,12 @@ from ..scene.gaussians import Gaussians
 from ..scene.transform import transform
 from .format import About, Format, Reading, blocks
 from .gltf_accessor import Accessor, accessor
-from .gltf_file import JSON_LIMIT, MAGIC, Document, element, integer, open_document, refuse
+from .gltf_file import JSON_LIMIT, MAGIC, VALUES_LIMIT, Document, element, integer, open_document, refuse
 from .gltf_writer import ANTIALIASED_KEY, EXTENSION, NOTE_KEY, PREFIX, coefficient_names, save
 
 PARTS_LIMIT = 1 << 12  # primitives with splats, each placed by a node
 GROWTH, SMALL = 100, 64 << 20  # a scene in memory may be so many times its files, plus so many bytes
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)  # what JSON of other shapes leads to
 UNDERSTOOD = {EXTENSION, "KHR_mesh_quantization", "KHR_materials_unlit"}  # extensions that a file may require
 SMALL_INTEGERS = [(kind, normalised) for kind in ("<i1", "<u1", "<i2", "<u2") for normalised in (False, True)]
 FLOAT = ("<f4", False)
@@ -110,7 +111,7 @@ def load(path: Path, reading: Reading) -> Gaussians:
                 reading.progress(place.stop, n)
             start += part.count
         return scene
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except MALFORMED as error:
         raise _unfit(path, error) from error
 
 
@@ -121,7 +122,7 @@ def about(path: Path) -> About:
         count = sum(part.count for part in _parts(document))
         extras = document.json["asset"].get("extras", {})
         note, antialiased = extras.get(NOTE_KEY), extras.get(ANTIALIASED_KEY) is True
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except MALFORMED as error:
         raise _unfit(path, error) from error
     note = "".join(c if c.isprintable() else " " for c in note) if isinstance(note, str) else None
     return About(f"glTF with {EXTENSION}", count, antialiased=antialiased, note=note)
@@ -140,22 +141,20 @@ def _parts(document: Document) -> Iterator[Part]:
     strange = set(document.json.get("extensionsRequired", [])) - UNDERSTOOD
     if strange:
         refuse(f"it requires {', '.join(sorted(map(str, strange)))[:80]}")
-    found, meshes = 0, 0
+    splats, found, seen = 0, 0, 0
     for node, matrix in _nodes(document):
-        if "mesh" not in node:
-            continue
-        for raw in element(document, "meshes", node["mesh"])["primitives"]:
-            meshes += 1
-            if EXTENSION not in raw.get("extensions", {}):
-                continue
-            part = _part(document, raw, matrix)
-            if part.count:
+        for raw in element(document, "meshes", node["mesh"])["primitives"] if "mesh" in node else []:
+            seen += 1
+            if EXTENSION in raw.get("extensions", {}):
                 found += 1
-                yield part
-            if found > PARTS_LIMIT:
-                refuse(f"more than {PARTS_LIMIT} primitives with splats")
-    if not found:
-        told = "a mesh, not a Gaussian scene" if meshes else "a glTF scene without splats"
+                part = _part(document, raw, matrix)
+                splats += part.count
+                if part.count:
+                    yield part
+            if found > PARTS_LIMIT or seen > VALUES_LIMIT:
+                refuse(f"more than {PARTS_LIMIT} primitives with splats, or {VALUES_LIMIT} of any kind")
+    if not splats:
+        told = "a mesh, not a Gaussian scene" if seen > found else "a glTF scene without splats"
         raise InputError(f"{document.path}: is {told}: needs primitives with {EXTENSION}")
 
 

@@ -477,6 +477,15 @@ def instanced(count: int) -> bytes:
     return asset.glb()
 
 
+def crowded() -> bytes:
+    """A mesh of 2,000 primitives of triangles, placed 1,000 times."""
+    asset, _ = simple(3, 1)
+    asset.json["meshes"][0]["primitives"] = [{"attributes": {}}] * 2000
+    asset.json["nodes"] = [{"mesh": 0}] * 1000
+    asset.json["scenes"][0]["nodes"] = list(range(1000))
+    return asset.glb()
+
+
 def with_buffer(uri: str, length: int = 300) -> bytes:
     asset, _ = simple()
     return asset.text(uri).replace(f'"byteLength": {len(asset.data)}'.encode(), f'"byteLength": {length}'.encode())
@@ -561,6 +570,7 @@ BAD = {
     "no such mesh": (nodes({"mesh": 3}), "meshes 3 is named, there are 1"),
     "instancing": (nodes({"mesh": 0, "extensions": {"EXT_mesh_gpu_instancing": {}}}), "node 0 is instanced"),
     "many instances": (instanced(5000), "more than 4096 primitives with splats"),
+    "many triangles": (crowded(), "more than 4096 primitives with splats, or 1048576 of any kind"),
     "heavy instances": (instanced(4000), "20000000 splats unfold from"),
     "no such scene": (changed("scene", to=1), "scenes 1 is named, there are 1"),
     "list": (changed("nodes", to={}), "nodes are named by '0'"),
