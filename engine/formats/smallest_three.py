@@ -43,3 +43,19 @@ def unpack(largest: Tensor, stored: Tensor) -> Tensor:
     quats.scatter_(1, OTHERS[largest], stored)
     quats.scatter_(1, largest[:, None], missing)
     return quats
+
+
+def pack(quats: Tensor) -> tuple[Tensor, Tensor]:
+    """The other way round.
+
+    Args:
+        quats: [n, 4] of unit length, on the CPU.
+
+    Returns:
+        largest: [n] int64, index of the component largest in magnitude, the first of equals.
+        others: [n, 3] the rest in ascending order of index, with the sign that makes the largest positive.
+    """
+    largest = quats.abs().argmax(dim=1)
+    flipped = quats.gather(1, largest[:, None]) < 0
+    others = quats.gather(1, OTHERS[largest])
+    return largest, torch.where(flipped, -others, others)
