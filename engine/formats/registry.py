@@ -6,10 +6,15 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import cause, read_bytes
 from ..scene.gaussians import Gaussians, drop_invalid
-from . import compressed_ply, ply, sog
+from . import compressed_ply, ply, sog, streamed_sog
 from .format import PLAIN_READING, PLAIN_WRITING, About, Format, Reading, Writing
 
-FORMATS: tuple[Format, ...] = (compressed_ply.FORMAT, ply.FORMAT, sog.FORMAT)  # the first that matches reads
+FORMATS: tuple[Format, ...] = (  # the first that matches reads
+    compressed_ply.FORMAT,
+    ply.FORMAT,
+    streamed_sog.FORMAT,
+    sog.FORMAT,
+)
 NOT_SCENES = {  # first bytes of what is often found under a scene's name
     b"version https://git-lfs": "is a Git LFS pointer, fetch the file itself with `git lfs pull`",
     b"<": "is a web page or XML, download the scene itself",

@@ -21,3 +21,18 @@ def unpack(largest: Tensor, stored: Tensor) -> Tensor:
     quats.scatter_(1, OTHERS[largest], stored)
     quats.scatter_(1, largest[:, None], missing)
     return quats
+
+
+def pack(quats: Tensor) -> tuple[Tensor, Tensor]:
+    """The parts of unit quaternions that `unpack` takes.
+
+    Args:
+        quats: [n, 4] of unit length, in any component order.
+
+    Returns:
+        largest: [n] int64, index 0..3 of the component of the largest size, the first of equals.
+        stored: [n, 3] the others in ascending order of index, with the sign that makes the largest positive.
+    """
+    largest = quats.abs().argmax(dim=1)
+    stored = quats.gather(1, OTHERS.to(quats.device)[largest])
+    return largest, torch.where(quats.gather(1, largest[:, None]) < 0, -stored, stored)
