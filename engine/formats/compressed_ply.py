@@ -31,7 +31,7 @@ from ..files import replacing
 from ..scene.gaussians import Gaussians
 from . import smallest_three
 from .format import About, Format, Reading, Writing, blocks
-from .morton import morton_order
+from ..scene.morton import morton_order
 from .ply_header import Header, columns, header_bytes, read_header, read_rows, require, rest_columns
 
 CHUNK = 256  # splats that share their bounds

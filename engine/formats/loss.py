@@ -9,7 +9,7 @@ from torch import Tensor
 from ...kernels.constants import SH_C0
 from ..scene.gaussians import Gaussians
 from .format import Format, Reading, Writing
-from .morton import morton_order
+from ..scene.morton import morton_order
 
 RUN = 256  # neighbouring splats that stay together in a sample: compressed PLY shares bounds between as many
 

@@ -8,13 +8,14 @@ from ..errors import InputError
 from ..files import cause, read_bytes
 from ..scene.gaussians import Gaussians, drop_invalid
 from ..scene.provenance import read_sidecar, write_sidecar
-from . import compressed_ply, gltf, ksplat, ply, sog, splat, spz
+from . import compressed_ply, gltf, ksplat, ply, sog, splat, spz, streamed_sog
 from .format import PLAIN_READING, PLAIN_WRITING, About, Format, Reading, Writing
 
 FORMATS: tuple[Format, ...] = (  # the first that matches reads: by content, then by bare names
     compressed_ply.FORMAT,
     ply.FORMAT,
     gltf.FORMAT,
+    streamed_sog.FORMAT,
     sog.FORMAT,
     spz.FORMAT,
     ksplat.FORMAT,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lyra.engine.formats import smallest_three
-from lyra.engine.formats.morton import morton_order
+from lyra.engine.scene.morton import morton_order
 
 
 def code(cells: list[int]) -> int:
