@@ -8,6 +8,7 @@ from .errors import InputError
 
 COMMANDS = {
     "convert": "Write scenes in another format, merged, cropped, filtered, in other axes.",
+    "edit": "Select, delete, move, recolour, duplicate, merge and split splats by a script.",
     "info": "Tell what a scene file holds, where it came from and what a conversion would cost.",
 }
 

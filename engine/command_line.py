@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .errors import InputError
-from .files import cause, read_bytes
+from .files import read_bytes
+from .strict_yaml import parse_yaml, within
 
 Options = TypeVar("Options")
 
@@ -102,11 +102,7 @@ def _config_path(arguments: list[str]) -> Path | None:
 
 
 def _from_yaml(kind: type[Options], path: Path, prog: str) -> Options:
-    text = read_bytes(path)
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not YAML ({cause(error)}), give lines such as `frames: 60`") from None
+    values = within(str(path), lambda text: parse_yaml(text, "give lines such as `frames: 60`"), read_bytes(path))
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no options, give lines such as `frames: 60`")
     names = [field.name for field in dataclasses.fields(kind) if field.name != "config"]  # type: ignore[arg-type]

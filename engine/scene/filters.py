@@ -1,4 +1,4 @@
-"""Which splats of a scene to keep, as a person types it: boxes, and conditions such as `opacity>=0.05`."""
+"""Which splats of a scene are meant, as a person types it: boxes, and conditions such as `opacity>=0.05`."""
 
 import math
 import operator
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...kernels.constants import SH_C0
 from ..errors import InputError
-from .gaussians import Gaussians
+from .gaussians import Gaussians, base_colors
 from .regions import Box
 
 FIELDS: dict[str, Callable[[Gaussians], Tensor]] = {
@@ -19,9 +18,9 @@ FIELDS: dict[str, Callable[[Gaussians], Tensor]] = {
     "x": lambda scene: scene.means[:, 0],
     "y": lambda scene: scene.means[:, 1],
     "z": lambda scene: scene.means[:, 2],
-    "red": lambda scene: scene.sh[:, 0, 0] * SH_C0 + 0.5,
-    "green": lambda scene: scene.sh[:, 0, 1] * SH_C0 + 0.5,
-    "blue": lambda scene: scene.sh[:, 0, 2] * SH_C0 + 0.5,
+    "red": lambda scene: base_colors(scene)[:, 0],
+    "green": lambda scene: base_colors(scene)[:, 1],
+    "blue": lambda scene: base_colors(scene)[:, 2],
 }
 COMPARISONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
@@ -48,9 +47,9 @@ def parse_condition(text: str) -> Condition:
     return Condition(found[1], found[2], number)
 
 
-def keep_where(scene: Gaussians, condition: Condition) -> Gaussians:
-    """The splats for which a condition holds."""
-    return scene.select(COMPARISONS[condition.comparison](FIELDS[condition.field](scene), condition.value))
+def holds(condition: Condition, scene: Gaussians) -> Tensor:
+    """[n] for which splats a condition holds."""
+    return COMPARISONS[condition.comparison](FIELDS[condition.field](scene), condition.value)
 
 
 def parse_box(text: str) -> Box:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.arguments import SH_COUNTS, check_scene
+from ...kernels.constants import SH_C0
 from ..errors import InputError
 
 
@@ -54,6 +55,11 @@ class Gaussians:
     def select(self, index: Tensor | slice) -> "Gaussians":
         """The splats that a boolean mask, an index tensor or a slice names."""
         return Gaussians(**{name: tensor[index] for name, tensor in self.tensors().items()})
+
+
+def base_colors(gaussians: Gaussians) -> Tensor:
+    """[n, 3] RGB without the view-dependent parts; 0..1 is what a screen shows, but values may lie outside."""
+    return gaussians.sh[:, 0] * SH_C0 + 0.5
 
 
 def merge(scenes: list[Gaussians]) -> Gaussians:

@@ -24,7 +24,7 @@ def transform(gaussians: Gaussians, matrix: Tensor) -> Gaussians:
     Raises:
         InputError: the matrix shears, scales unevenly, or is not finite.
     """
-    linear, shift, scale = _parts(matrix)
+    linear, shift, scale = similarity(matrix)
     device = gaussians.means.device
     means = (gaussians.means.double() @ (scale * linear).T.to(device) + shift.to(device)).to(gaussians.means.dtype)
     if torch.equal(linear, torch.eye(3, dtype=torch.float64)):
@@ -37,6 +37,26 @@ def transform(gaussians: Gaussians, matrix: Tensor) -> Gaussians:
         opacities=gaussians.opacities,
         sh=rotate_sh(gaussians.sh, linear),
     )
+
+
+def similarity(matrix: Tensor) -> tuple[Tensor, Tensor, float]:
+    """The orthogonal matrix, the shift [3] and the scale of which a matrix as `transform` takes it is made, float64.
+
+    Raises:
+        InputError: as `transform`.
+    """
+    matrix = matrix.detach().double().cpu()
+    shift = matrix[:3, 3] if matrix.shape == (4, 4) else torch.zeros(3, dtype=torch.float64)
+    if matrix.shape not in ((3, 3), (4, 4)) or not torch.isfinite(matrix).all():
+        raise InputError(f"a transform has shape {list(matrix.shape)}, expected [3, 3] or [4, 4] of finite numbers")
+    if matrix.shape == (4, 4) and matrix[3].tolist() != [0.0, 0.0, 0.0, 1.0]:
+        raise InputError(f"the last row of a transform is {matrix[3].tolist()}, expected 0 0 0 1")
+    scale = float(torch.linalg.det(matrix[:3, :3]).abs() ** (1 / 3))
+    linear = matrix[:3, :3] / scale if scale > 0 else matrix[:3, :3]
+    error = float((linear @ linear.T - torch.eye(3, dtype=torch.float64)).abs().max())
+    if not error <= TOLERANCE:
+        raise InputError(f"a transform is off by {error:.3g} from a turn with one scale: splats cannot follow a shear")
+    return linear, shift, scale
 
 
 def rotate_sh(sh: Tensor, linear: Tensor) -> Tensor:
@@ -89,6 +109,14 @@ def axis_angle(axis: Tensor, angle: float) -> Tensor:
     return quats_to_rotations(torch.cat((half.cos()[None], half.sin() * axis.double() / length)))
 
 
+def placement(linear: Tensor, pivot: Tensor, shift: Tensor) -> Tensor:
+    """[4, 4] float64 of x -> pivot + linear (x - pivot) + shift."""
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = pivot.double() - linear.double() @ pivot.double() + shift.double()
+    return matrix
+
+
 @cache
 def _probes(degree: int) -> tuple[Tensor, Tensor]:
     """Directions [m, 3] spread over the sphere, and the pseudo-inverse of the degree's basis there."""
@@ -101,22 +129,6 @@ def _probes(degree: int) -> tuple[Tensor, Tensor]:
 
 def _degree_basis(directions: Tensor, degree: int) -> Tensor:
     return sh_basis(directions, (degree + 1) ** 2)[:, degree * degree :]
-
-
-def _parts(matrix: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The orthogonal matrix, the shift [3] and the scale."""
-    matrix = matrix.detach().double().cpu()
-    shift = matrix[:3, 3] if matrix.shape == (4, 4) else torch.zeros(3, dtype=torch.float64)
-    if matrix.shape not in ((3, 3), (4, 4)) or not torch.isfinite(matrix).all():
-        raise InputError(f"a transform has shape {list(matrix.shape)}, expected [3, 3] or [4, 4] of finite numbers")
-    if matrix.shape == (4, 4) and matrix[3].tolist() != [0.0, 0.0, 0.0, 1.0]:
-        raise InputError(f"the last row of a transform is {matrix[3].tolist()}, expected 0 0 0 1")
-    scale = float(torch.linalg.det(matrix[:3, :3]).abs() ** (1 / 3))
-    linear = matrix[:3, :3] / scale if scale > 0 else matrix[:3, :3]
-    error = float((linear @ linear.T - torch.eye(3, dtype=torch.float64)).abs().max())
-    if not error <= TOLERANCE:
-        raise InputError(f"a transform is off by {error:.3g} from a turn with one scale: splats cannot follow a shear")
-    return linear, shift, scale
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
