@@ -15,6 +15,8 @@ from ..formats.registry import about, format_of_name, load, recognise, save
 from ..scene.gaussians import Gaussians
 from ..scene.provenance import Provenance, Source, source_of, write_note
 
+FOLDER_META = "meta.json"  # names a SOG that is a folder, which writing makes
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
@@ -88,7 +90,8 @@ def check_free(path: Path, options: OutputOptions) -> None:
     """
     if path.exists() and not options.overwrite:
         raise InputError(f"{path}: is there already: give another name or --overwrite")
-    check_writable(path)
+    makes_folder = path.name == FOLDER_META and not path.parent.exists()
+    check_writable(path.parent if makes_folder else path)
 
 
 def note_axes(notes: Console, prog: str, sources: list[Path], writer: Format) -> None:
@@ -106,29 +109,37 @@ def note_axes(notes: Console, prog: str, sources: list[Path], writer: Format) ->
 def write_scenes(
     scenes: dict[Path, tuple[Gaussians, Provenance]], antialiased: bool, options: OutputOptions, notes: Console
 ) -> None:
-    """Writes files of one folder, all or none: they take their places when the last is whole.
+    """Writes files of one folder, all or none: several take their places when the last is whole.
 
     Raises:
         InputError: as `registry.save`.
     """
     folder = next(iter(scenes)).parent
+    if len(scenes) == 1:
+        _write(scenes, {path: path for path in scenes}, antialiased, options, notes)
+        return
     try:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as scratch:
-            for path, (scene, provenance) in scenes.items():
-                with progress_bar(notes, f"writing {path.name}", "splats") as progress:
-                    writing = Writing(antialiased, write_note(provenance), options.spz_version, progress)
-                    _save_for(path, scene, Path(scratch), writing)
+            _write(scenes, {path: Path(scratch) / path.name for path in scenes}, antialiased, options, notes)
             for file in sorted(Path(scratch).iterdir()):
                 os.replace(file, folder / file.name)
     except OSError as error:
         raise InputError(f"{folder}: {cause(error)}, give a folder that can be written") from error
+
+
+def _write(
+    scenes: dict[Path, tuple[Gaussians, Provenance]],
+    places: dict[Path, Path],
+    antialiased: bool,
+    options: OutputOptions,
+    notes: Console,
+) -> None:
+    """Saves each scene at its place, and speaks of the path that is meant."""
+    for path, (scene, provenance) in scenes.items():
+        try:
+            with progress_bar(notes, f"writing {path.name}", "splats") as progress:
+                save(scene, places[path], Writing(antialiased, write_note(provenance), options.spz_version, progress))
+        except InputError as error:
+            raise InputError(str(error).replace(str(places[path]), str(path))) from None
     for path, (scene, _) in scenes.items():
         notes.print(f"wrote {path}: {len(scene):,} splats, SH {scene.sh_degree}", highlight=False, soft_wrap=True)
-
-
-def _save_for(path: Path, scene: Gaussians, folder: Path, writing: Writing) -> None:
-    """Saves in another folder, but complains of the path that is meant."""
-    try:
-        save(scene, folder / path.name, writing)
-    except InputError as error:
-        raise InputError(str(error).replace(str(folder / path.name), str(path))) from None

@@ -29,9 +29,9 @@ from ...kernels.constants import SH_C0
 from ..errors import InputError
 from ..files import replacing
 from ..scene.gaussians import Gaussians
+from ..scene.morton import morton_order
 from . import smallest_three
 from .format import About, Format, Reading, Writing, blocks
-from ..scene.morton import morton_order
 from .ply_header import Header, columns, header_bytes, read_header, read_rows, require, rest_columns
 
 CHUNK = 256  # splats that share their bounds
@@ -160,7 +160,7 @@ def _packed(splats: Gaussians) -> tuple[Tensor, Tensor]:
     position, at = _fractions(splats.means.double())
     scale, sizes = _fractions(logs)
     color, colors = _fractions(splats.sh[:, 0].double() * SH_C0 + 0.5)
-    largest, others = smallest_three.pack(torch.nn.functional.normalize(splats.quats.double(), dim=1, eps=0.0))
+    largest, others = smallest_three.pack(splats.quats)
     rotation = torch.cat((largest[:, None] / 3, others * math.sqrt(0.5) + 0.5), dim=1)
     color = torch.cat((color, splats.opacities.double()[:, None]), dim=1)
     words = (
@@ -217,4 +217,6 @@ def _rest_values() -> tuple[Tensor, Tensor]:
 
 
 REST_VALUES, REST_STEPS = _rest_values()
-FORMAT = Format("compressed PLY", (".compressed.ply",), "rdf", matches, load, about, save, carries_note=True)
+FORMAT = Format(
+    "compressed PLY", (".compressed.ply",), "rdf", matches, load, about, save, carries_note=True, order=morton_order
+)

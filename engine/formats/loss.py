@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...kernels.constants import SH_C0
 from ..scene.gaussians import Gaussians
-from .format import Format, Reading, Writing
 from ..scene.morton import morton_order
+from .format import Format, Reading, Writing
 
 RUN = 256  # neighbouring splats that stay together in a sample: compressed PLY shares bounds between as many
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..files import cause
 from ..scene.gaussians import Gaussians
+from ..scene.morton import morton_order
 from . import smallest_three
 from .format import About, Format, Reading, blocks
 from .sog_meta import (
@@ -189,4 +190,4 @@ def _pixels(source: Source, name: str, image: Image.Image) -> np.ndarray:
         raise InputError(f"{source.path}: {name} is a damaged image ({cause(error)}), export it again") from error
 
 
-FORMAT = Format("SOG", (".sog", "meta.json"), "rdf", matches, load, about, save, carries_note=True)
+FORMAT = Format("SOG", (".sog", "meta.json"), "rdf", matches, load, about, save, carries_note=True, order=morton_order)

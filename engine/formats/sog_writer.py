@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import InputError
 from ..files import cause, check_writable, replacing
@@ -196,9 +195,7 @@ def _fractions(logs: Tensor, low: Tensor, high: Tensor) -> np.ndarray:
 
 def _turns(quats: Tensor) -> np.ndarray:
     """[b, 4] three components and the tag of the largest."""
-    quats = quats.double()
-    units = functional.normalize(quats / quats.abs().amax(dim=1, keepdim=True), dim=1)
-    largest, stored = smallest_three.pack(units)
+    largest, stored = smallest_three.pack(quats)
     steps = ((stored * math.sqrt(0.5) + 0.5) * 255).round().clamp(0, 255)
     return torch.cat([steps, QUAT_TAG + largest[:, None]], dim=1).numpy()
 
