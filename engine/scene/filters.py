@@ -1,4 +1,4 @@
-"""Which splats of a scene are meant, as a person types it: boxes, and conditions such as `opacity>=0.05`."""
+"""Parts of a scene as a person types them: boxes and spheres, and conditions such as `opacity>=0.05`."""
 
 import math
 import operator
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .gaussians import Gaussians, base_colors
-from .regions import Box
+from .regions import Box, Region, Sphere
 
 FIELDS: dict[str, Callable[[Gaussians], Tensor]] = {
     "opacity": lambda scene: scene.opacities,
@@ -62,6 +62,21 @@ def parse_box(text: str) -> Box:
     if len(numbers) != 6 or any(map(math.isnan, numbers)):
         raise InputError(f"box {text!r}: give six numbers x0,y0,z0,x1,y1,z1")
     return Box(numbers[:3], numbers[3:])
+
+
+def parse_region(text: str) -> Region:
+    """A region from text such as `box: x0,y0,z0,x1,y1,z1` or `sphere: x,y,z,radius`.
+
+    Raises:
+        InputError: no such text, or a region without an inside.
+    """
+    kind, _, rest = (part.strip() for part in text.partition(":"))
+    if kind == "box":
+        return parse_box(rest)
+    numbers = tuple(_number(part) for part in rest.split(","))
+    if kind != "sphere" or len(numbers) != 4 or any(map(math.isnan, numbers)):
+        raise InputError(f"region {text!r}: give box: x0,y0,z0,x1,y1,z1 or sphere: x,y,z,radius")
+    return Sphere(numbers[:3], numbers[3])
 
 
 def _number(text: str) -> float:

@@ -19,11 +19,13 @@ def morton_order(means: Tensor) -> Tensor:
     """The permutation that sorts points along the Z-order curve of their bounding box; equal codes keep their order.
 
     Args:
-        means: [n, 3] finite, n >= 1, on any device.
+        means: [n, 3] finite, on any device.
 
     Returns:
         [n] int64 indices on the CPU: sorted[i] = means[order[i]].
     """
+    if not len(means):
+        return torch.empty(0, dtype=torch.int64)
     low, high = torch.stack(means.detach().aminmax(dim=0)).cpu().double()
     span = high - low
     codes = np.empty(len(means), dtype=np.int64)

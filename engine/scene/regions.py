@@ -64,6 +64,20 @@ def inside(region: Region, points: Tensor) -> Tensor:
     return distance(region, points) == 0
 
 
+def bounds(region: Region) -> tuple[Point, Point]:
+    """Lower and upper corner of the box round a region."""
+    if isinstance(region, Box):
+        return region.low, region.high
+    return tuple(x - region.radius for x in region.center), tuple(x + region.radius for x in region.center)
+
+
+def grown(region: Region, length: float) -> Region:
+    """The region with its border moved outward by a length in world units."""
+    if isinstance(region, Sphere):
+        return Sphere(region.center, region.radius + length)
+    return Box(tuple(x - length for x in region.low), tuple(x + length for x in region.high))
+
+
 def _check_point(name: str, point: Point) -> None:
     if len(point) != 3 or any(math.isnan(value) for value in point):
         raise InputError(f"{name} is {list(point)}, expected three numbers")

