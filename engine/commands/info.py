@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ..command_line import parse, progress_bar
 from ..errors import InputError
-from ..formats.format import Format, Reading, Writing
+from ..formats.format import Format, Reading
 from ..formats.loss import conversion_loss, sample
 from ..formats.registry import FORMATS, about, load, recognise
 from ..scene.gaussians import Gaussians
@@ -82,7 +82,7 @@ def losses(scene: Gaussians) -> dict[str, Any]:
 
 def _loss(scene: Gaussians, format: Format) -> dict[str, Any]:
     try:
-        return conversion_loss(scene, format, Writing())
+        return conversion_loss(scene, format)
     except InputError as error:
         return {"refused": str(error).partition(": ")[2]}
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from ...kernels.constants import ALPHA_MIN
 from ..command_line import parse, progress_bar
 from ..errors import InputError
-from ..files import check_writable
 from ..formats.format import Reading, Writing
 from ..formats.registry import about, format_of_name, load, save
 from ..privacy.check import Left, agreement, cameras_around, left_inside
@@ -23,8 +22,9 @@ from ..renderer import backend_device, resolve_backend
 from ..scene.camera import Camera, load_cameras
 from ..scene.filters import parse_region
 from ..scene.gaussians import Gaussians
-from ..scene.provenance import provenance_of, read_note, sidecar_of, write_note
+from ..scene.provenance import provenance_of, read_note, write_note
 from ..scene.regions import Region, bounds, grown
+from .scene_files import OutputOptions, check_output, staging
 
 SAME = 60.0  # dB that what did not change has to reach
 MOST_LEFT = 0.1  # of what masks cover that may come from splats which stay
@@ -34,7 +34,7 @@ VIEWS = (1, 1000)
 
 
 @dataclass(frozen=True)
-class RedactOptions:
+class RedactOptions(OutputOptions):
     """Write a scene without the splats in a region or inside image masks, and check that they are gone. What is behind
     them then shows. Read docs/privacy.md for what this cannot do."""
 
@@ -58,12 +58,6 @@ class RedactOptions:
     """auto, triton, cpu or reference."""
     level: int = 0
     """Level of detail to take from a streamed SOG; 0 is the finest."""
-    licence: str | None = None
-    """Kept with the scene. Default: that of the input."""
-    consent: str | None = None
-    """What the people shown have agreed to, kept with the scene. Default: that of the input."""
-    overwrite: bool = False
-    """Replace the output if it is there."""
 
 
 def command(arguments: list[str]) -> None:
@@ -96,12 +90,9 @@ def _check(options: RedactOptions) -> str:
             raise InputError(f"--{name} {value} is out of range: give {least} to {most}")
     if options.level < 0:
         raise InputError(f"--level {options.level} is out of range: give 0, the finest, or more")
-    if options.target.exists() and not options.overwrite:
-        raise InputError(f"{options.target}: is there already: give another name or --overwrite")
+    check_output(options.target, options)
     if options.target.exists() and options.source.exists() and options.target.samefile(options.source):
         raise InputError(f"{options.target}: is the input itself: give another name, and delete the input afterwards")
-    if format_of_name(options.target).save is not None:
-        check_writable(options.target)
     return resolve_backend(options.backend)
 
 
@@ -118,23 +109,23 @@ def _redact_regions(
     cells = options.cells if options.mode == "blur" else None
     around = [camera for region in regions for camera in cameras_around(region, options.views)]
     found: list[Left] = []
-    for share in MARGINS:
-        wider = [grown(region, share * _side(region)) for region in regions]
-        redaction = redact_regions(scene, wider, cells=cells)
-        told = _compare(scene, redaction, around, backend)
-        _write(options, redaction.scene)
-        back = load(options.target)
-        found = [left_inside(back, region, options.views, finest=_finest(region, cells)) for region in regions]
-        if not any(left.splats or left.alpha >= ALPHA_MIN for left in found):
-            break
-    else:
-        _discard(options.target)
-        worst = max(found, key=lambda left: left.alpha)
-        format = format_of_name(options.target).name
-        raise InputError(
-            f"{options.target}: not kept, {worst.splats} splats reach back into a region with alpha up to "
-            f"{worst.alpha:.3f} since {format} rounds them: write .ply, or give a larger region"
-        )
+    with staging(options.target.parent) as scratch:
+        for share in MARGINS:
+            wider = [grown(region, share * _side(region)) for region in regions]
+            redaction = redact_regions(scene, wider, cells=cells)
+            told = _compare(scene, redaction, around, backend)
+            _write(options, redaction.scene, scratch / options.target.name)
+            back = load(scratch / options.target.name)
+            found = [left_inside(back, region, options.views, finest=_finest(region, cells)) for region in regions]
+            if not any(left.splats or left.alpha >= ALPHA_MIN for left in found):
+                break
+        else:
+            worst = max(found, key=lambda left: left.alpha)
+            format = format_of_name(options.target).name
+            raise InputError(
+                f"{options.target}: not kept, {worst.splats} splats reach back into a region with alpha up to "
+                f"{worst.alpha:.3f} since {format} rounds them: write .ply, or give a larger region"
+            )
     _tell(notes, options, redaction, told)
     margin = f", cut {share:.0%} of its size outside it for the rounding of the format" if share else ""
     notes.print(f"checked from {options.views} directions: nothing is left in {len(regions)} region(s){margin}")
@@ -152,7 +143,7 @@ def _redact_masked(
             f"more than {MOST_LEFT:.0%}: nothing was written; give masks for more views, or a region"
         )
     told = _compare(scene, redaction, [camera for camera, _ in views], backend)
-    _write(options, redaction.scene)
+    _write(options, redaction.scene, options.target)
     _tell(notes, options, redaction, told)
     notes.print(f"of what the masks cover {left:.1%} is drawn by splats that stay; what is behind shows now")
 
@@ -165,7 +156,7 @@ def _compare(scene: Gaussians, redaction: Redaction, cameras: Sequence[Camera], 
     return f"{same.share:.0%} of {len(cameras)} pictures show nothing of what changed; there the scene {level}"
 
 
-def _write(options: RedactOptions, scene: Gaussians) -> None:
+def _write(options: RedactOptions, scene: Gaussians, path: Path) -> None:
     """The scene with its provenance. Of the source only licence and consent are kept: its name, size and hash would
     tell whoever holds a copy that it is the one, and let a guess at what was hidden be confirmed."""
     said = about(options.source)
@@ -176,17 +167,12 @@ def _write(options: RedactOptions, scene: Gaussians) -> None:
         licence=options.licence or (history and history.licence),
         consent=options.consent or (history and history.consent),
     )
-    save(scene.to("cpu"), options.target, Writing(said.antialiased, write_note(provenance)))
+    save(scene.to("cpu"), path, Writing(said.antialiased, write_note(provenance), options.spz_version))
 
 
 def _tell(notes: Console, options: RedactOptions, redaction: Redaction, told: str) -> None:
     gone = len(redaction.changed) - len(redaction.scene)
     notes.print(f"wrote {options.target}: {len(redaction.scene):,} splats, {gone:,} fewer; {told}")
-
-
-def _discard(target: Path) -> None:
-    target.unlink(missing_ok=True)
-    sidecar_of(target).unlink(missing_ok=True)
 
 
 def _side(region: Region) -> float:

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,13 +116,23 @@ def write_scenes(
     Raises:
         InputError: as `registry.save`.
     """
-    folder = next(iter(scenes)).parent
     if len(scenes) == 1:
         _write(scenes, {path: path for path in scenes}, antialiased, options, notes)
         return
+    with staging(next(iter(scenes)).parent) as scratch:
+        _write(scenes, {path: scratch / path.name for path in scenes}, antialiased, options, notes)
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files move to `folder` when the block ends well, and are gone when it does not.
+
+    Raises:
+        InputError: `folder` is missing or cannot be written.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as scratch:
-            _write(scenes, {path: Path(scratch) / path.name for path in scenes}, antialiased, options, notes)
+            yield Path(scratch)
             for file in sorted(Path(scratch).iterdir()):
                 os.replace(file, folder / file.name)
     except OSError as error:

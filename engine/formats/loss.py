@@ -9,7 +9,7 @@ from torch import Tensor
 from ...kernels.constants import SH_C0
 from ..scene.gaussians import Gaussians
 from ..scene.morton import morton_order
-from .format import Format, Reading, Writing
+from .format import PLAIN_READING, PLAIN_WRITING, Format, Writing
 
 RUN = 256  # neighbouring splats that stay together in a sample: compressed PLY shares bounds between as many
 
@@ -26,7 +26,7 @@ def sample(scene: Gaussians, most: int) -> Gaussians:
     return scene.select(torch.cat((inner, outer)).unique())
 
 
-def conversion_loss(scene: Gaussians, format: Format, writing: Writing) -> dict[str, dict[str, float]]:
+def conversion_loss(scene: Gaussians, format: Format, writing: Writing = PLAIN_WRITING) -> dict[str, dict[str, float]]:
     """Largest and root-mean-square error of every part of a splat after a trip through a format.
 
     Returns:
@@ -40,7 +40,7 @@ def conversion_loss(scene: Gaussians, format: Format, writing: Writing) -> dict[
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"scene{format.endings[0]}"
         format.save(scene, path, writing)
-        back = format.load(path, Reading())
+        back = format.load(path, PLAIN_READING)
     return errors(scene if format.order is None else scene.select(format.order(scene.means)), back)
 
 

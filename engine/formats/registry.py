@@ -44,7 +44,7 @@ def load(path: str | os.PathLike[str], reading: Reading = PLAIN_READING) -> Gaus
     format = recognise(path)
     if reading.level and (levels := format.about(path).levels) <= reading.level:
         raise InputError(f"{path}: level {reading.level} is out of range, it has {levels}: give 0 to {levels - 1}")
-    return drop_invalid(format.load(path, reading))
+    return _valid(format.load(path, reading), path)
 
 
 def about(path: str | os.PathLike[str]) -> About:
@@ -71,7 +71,7 @@ def save(gaussians: Gaussians, path: str | os.PathLike[str], writing: Writing = 
     format = format_of_name(path)
     if format.save is None:
         raise InputError(f"{path}: {format.name} is read but not written, give a name that ends in {_written()}")
-    valid = drop_invalid(gaussians)
+    valid = _valid(gaussians, path)
     if (valid.opacities > 1).any():
         told = f"opacity {float(valid.opacities.max()):.4g} is above 1, which {format.name} cannot hold"
         raise InputError(f"{path}: {told}: clamp it or keep the leaves only")
@@ -114,6 +114,13 @@ def recognise(path: Path) -> Format:
     raise InputError(
         f"{path}: not a scene, its first bytes are {head[:8].hex(' ')}: give {readable}, or a folder with a SOG"
     )
+
+
+def _valid(gaussians: Gaussians, path: Path) -> Gaussians:
+    try:
+        return drop_invalid(gaussians)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _written() -> str:

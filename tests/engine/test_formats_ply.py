@@ -329,7 +329,7 @@ BAD = {
     "twice": (SCENE.replace(b"float y", b"float x"), "not a valid .ply header"),
     "format": (SCENE.replace(b"binary_little", b"binary_middle"), "not a valid .ply header"),
     "lists": (ply(BASE, extra=FACES), "rows of lists"),
-    "spz": (b"\x1f\x8b\x08\x00" + bytes(60), "not a scene, its first bytes are 1f 8b"),
+    "spz": (b"\x1f\x8b\x08\x00" + bytes(60), "compressed data is damaged"),
     "web page": (b"<!DOCTYPE html>", "is a web page"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
 }

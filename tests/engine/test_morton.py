@@ -5,7 +5,6 @@ import random
 import pytest
 import torch
 
-from lyra.engine.formats import smallest_three
 from lyra.engine.scene.morton import morton_order
 
 
@@ -50,18 +49,3 @@ def test_the_largest_numbers() -> None:
 
 def test_no_points() -> None:
     assert morton_order(torch.empty(0, 3)).tolist() == []
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_quaternions_are_packed(dtype: torch.dtype) -> None:
-    quats = torch.randn(500, 4, generator=torch.Generator().manual_seed(3), dtype=dtype)
-    quats = torch.cat((quats, torch.eye(4, dtype=dtype), -torch.eye(4, dtype=dtype), torch.ones(1, 4, dtype=dtype)))
-    quats = torch.nn.functional.normalize(quats, dim=1)
-    largest, others = smallest_three.pack(quats)
-    assert largest.dtype == torch.int64 and others.dtype == dtype
-    for quat, index, stored in zip(quats.tolist(), largest.tolist(), others.tolist(), strict=True):
-        assert index == max(range(4), key=lambda i: abs(quat[i]))
-        sign = -1 if quat[index] < 0 else 1
-        assert stored == [sign * value for i, value in enumerate(quat) if i != index]
-    back = smallest_three.unpack(largest, others)
-    torch.testing.assert_close((back * quats).sum(dim=1).abs(), torch.ones(len(quats), dtype=dtype))
