@@ -2,39 +2,21 @@
 
 import json
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from ..engine.command_line import guarded, progress_bar
 from ..engine.errors import InputError
 from ..engine.files import check_writable
 from .options import BenchOptions, check_combination, parse, resolution
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it, on a GPU and on a CPU, in RuntimeErrors
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0 when all went well, 2 when what was given cannot be used."""
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(f"lyra-bench: warning: {message}", file=sys.stderr)
-            run(parse(sys.argv[1:] if arguments is None else arguments))
-    except InputError as error:
-        print(f"lyra-bench: {error}", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(said in str(error) for said in OUT_OF_MEMORY):
-            raise
-        print("lyra-bench: out of memory: give a smaller scene or resolution", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("lyra-bench: stopped", file=sys.stderr)
-        return 130
-    return 0
+    return guarded("lyra-bench", lambda: run(parse(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(options: BenchOptions) -> None:
@@ -81,7 +63,7 @@ def _measure_all(options: BenchOptions, backend: str, notes: Console, out: Conso
     scenes = []
     for index, case in enumerate(cases.cases(options, _opening(notes))):
         before = splat_pixels_per_second() if backend == "cpu" else None
-        with _bar(notes, case.name) as progress:
+        with progress_bar(notes, case.name, "frames") as progress:
             result = measure(
                 case.name,
                 case.gaussians,
@@ -115,7 +97,7 @@ def _compare_all(options: BenchOptions, backend: str, notes: Console, out: Conso
     comparisons = []
     for case in cases.cases(options, _opening(notes)):
         for peer in options.vs:
-            with _bar(notes, f"{case.name}, {peer}") as progress:
+            with progress_bar(notes, f"{case.name}, {peer}", "frames") as progress:
                 result = compare(
                     case.name,
                     case.gaussians,
@@ -151,12 +133,3 @@ def _check_target(option: str, path: Path | None, ending: str) -> None:
 
 def _opening(notes: Console) -> Callable[[str], AbstractContextManager[object]]:
     return lambda source: notes.status(f"opening {source}")
-
-
-@contextmanager
-def _bar(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told after each frame how many of how many are done."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames")
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

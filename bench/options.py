@@ -1,18 +1,13 @@
 """What `lyra-bench` can be told, on the command line or in a YAML file."""
 
-import dataclasses
-import io
-import re
-from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tyro
-import yaml
 
+from ..engine.command_line import parse_with_config
 from ..engine.errors import InputError
-from ..engine.files import cause, read_bytes
 from ..kernels.constants import MAX_SIDE
 
 RESOLUTIONS = {"720p": (1280, 720), "1080p": (1920, 1080), "1440p": (2560, 1440), "4k": (3840, 2160)}
@@ -60,16 +55,10 @@ def parse(arguments: list[str]) -> BenchOptions:
     """Options from a command line; the defaults are those of the file that --config names, where it is given.
 
     Raises:
-        InputError: the command line is not understood, the file cannot be read or holds something that is no option,
-            or a number is out of range.
+        InputError: as `command_line.parse_with_config`, or a number is out of range.
         SystemExit: with code 0, after printing the help that was asked for.
     """
-    path = _config_path(arguments)
-    default = BenchOptions() if path is None else _from_yaml(path)
-    for name in ("scene", "vs"):
-        if any(argument.split("=")[0] == f"--{name}" for argument in arguments):
-            default = dataclasses.replace(default, **{name: ()})  # instead of what the file lists, not beside it
-    options = _cli(arguments, default, "lyra-bench")
+    options = parse_with_config(BenchOptions, arguments, "lyra-bench", ("scene", "vs"))
     if options.frames < 1:
         raise InputError(f"--frames {options.frames} is out of range: give 1 or more")
     if options.warmup < 0:
@@ -109,59 +98,3 @@ def resolution(text: str) -> tuple[int, int]:
     if not (1 <= int(width) <= MAX_SIDE and 1 <= int(height) <= MAX_SIDE):
         raise InputError(f"--res {text} is out of range: give 1 to {MAX_SIDE} pixels a side")
     return int(width), int(height)
-
-
-def _config_path(arguments: list[str]) -> Path | None:
-    for i, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            return Path(argument.removeprefix("--config="))
-        if argument == "--config" and i + 1 < len(arguments):
-            return Path(arguments[i + 1])
-    return None
-
-
-def _cli(arguments: list[str], default: BenchOptions, prog: str) -> BenchOptions:
-    """tyro's parser, its boxed complaint made one line."""
-    complaint = io.StringIO()
-    try:
-        with redirect_stderr(complaint):
-            return tyro.cli(BenchOptions, args=arguments, default=default, prog=prog)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise InputError(f"{_first_paragraph(complaint.getvalue()) or 'wrong usage'}; see lyra-bench --help") from None
-
-
-def _first_paragraph(boxed: str) -> str:
-    """What a box drawn by tyro says between its title and the next rule, whether in Unicode or in ASCII."""
-    said: list[str] = []
-    for text in re.sub(r"\x1b\[[0-9;]*m", "", boxed).splitlines()[1:]:
-        if text.strip("│╭╮╰╯─- "):
-            said.append(text.strip("│ "))
-        elif said:
-            break
-    return " ".join(said)
-
-
-def _from_yaml(path: Path) -> BenchOptions:
-    text = read_bytes(path)
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not YAML ({cause(error)}), give lines such as `frames: 60`") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: holds no options, give lines such as `frames: 60`")
-    names = [field.name for field in dataclasses.fields(BenchOptions) if field.name != "config"]
-    for name in values:
-        if name not in names:
-            raise InputError(f"{path}: {name!r} is no option, give some of {', '.join(names)}")
-    # Through the command line's own parser, so that a value of the wrong type is told the same way.
-    arguments = []
-    for name, value in values.items():
-        for item in value if isinstance(value, list) else [value]:
-            switched = isinstance(item, bool) and isinstance(getattr(BenchOptions, name), bool)
-            arguments += [f"--{name}" if item else f"--no-{name}"] if switched else [f"--{name}", str(item)]
-    try:
-        return _cli(arguments, BenchOptions(), "lyra-bench")
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from .errors import InputError
 
 
@@ -48,6 +50,19 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
         with path.open("rb") as stream:
             return stream.read() if limit is None else stream.read(limit)
     except OSError as error:
+        raise InputError(f"{path}: {cause(error)}, give a file that can be read") from error
+
+
+def map_bytes(path: Path) -> np.ndarray:
+    """The whole file as [size] uint8, read-only, mapped from disk instead of held in memory.
+
+    Raises:
+        InputError: as `read_bytes`.
+    """
+    file_size(path)
+    try:
+        return np.asarray(np.memmap(path, np.uint8, mode="r"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: {cause(error)}, give a file that can be read") from error
 
 

@@ -46,10 +46,12 @@ def render(
     *,
     backend: str = "auto",
     background: Tensor | None = None,
+    features: Tensor | None = None,
+    mask: Tensor | None = None,
     options: Options = PLAIN,
     span: Span = no_span,
 ) -> Rendering:
-    """Render one frame; see `lyra.kernels.rasterize.rasterize` for what comes back.
+    """Render one frame; see `lyra.kernels.rasterize.rasterize` for what goes in and what comes back.
 
     The scene should already live on the backend's device (`gaussians.to(backend_device(...))`).
     """
@@ -63,7 +65,9 @@ def render(
         camera.K,
         camera.width,
         camera.height,
+        features=features,
         background=background,
+        mask=mask,
         options=options,
         backend=backend,
         span=span,

@@ -15,13 +15,14 @@ if not HAS_GPU:
     os.environ["TRITON_INTERPRET"] = "1"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
-    if HAS_GPU:
-        return
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, and foreign tools unless they are asked for."""
+    asked = "oracle" in str(config.getoption("markexpr"))
     for item in items:
-        if item.get_closest_marker("gpu"):
+        if item.get_closest_marker("gpu") and not HAS_GPU:
             item.add_marker(pytest.mark.skip(reason="no CUDA GPU is visible to torch"))
+        if item.get_closest_marker("oracle") and not asked:
+            item.add_marker(pytest.mark.skip(reason="runs foreign tools: ask with -m oracle"))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,15 @@ the oldest files, min_r g b max_r g b. Element `vertex` (n rows) of four uint:
     packed_rotation  2|10|10|10 bits: index of the largest of w x y z, then the others in ascending order, +-sqrt(1/2)
     packed_scale     11|10|11 bits, ln, between the bounds of the chunk
     packed_color     8|8|8|8 bits: red green blue = 0.5 + SH_C0 * f_dc between the bounds of the chunk; opacity in 0..1
-Element `sh` (n rows, optional): uchar f_rest_*, channel-major, -4..4.
+Element `sh` (n rows, optional): uchar f_rest_*, channel-major, -4..4: byte u is 8 (u + 1/2) / 256 - 4, with 0 and 255
+for the ends themselves; viewers of PlayCanvas read 8 u / 255 - 4, which differs by at most half a step.
+
+Written in Morton order, so not in the order given. Every value becomes the nearest code:
+    position, ln scale  1/2047 of the extent of the chunk (y: 1/1023), so at most half of that off; scales are held to
+                        e^-20 .. e^20
+    rotation            components of 1.4e-3, so at most 0.2 degrees off
+    colour, opacity     1/255 of the range of the chunk, 1/255
+    f_rest              1/32 within -4..4, held to that; the byte is the one that both ways of reading are nearest to
 Source: playcanvas/splat-transform, src/readers/decompress-ply.ts and src/writers/compressed-chunk.ts.
 """
 
@@ -19,24 +27,31 @@ from torch import Tensor
 
 from ...kernels.constants import SH_C0
 from ..errors import InputError
+from ..files import replacing
 from ..scene.gaussians import Gaussians
+from ..scene.morton import morton_order
 from . import smallest_three
-from .ply_header import Header, columns, read_header, read_rows, require, rest_columns
+from .format import About, Format, Reading, Writing, blocks
+from .ply_header import Header, columns, header_bytes, read_header, read_rows, require, rest_columns
 
 CHUNK = 256  # splats that share their bounds
 PACKED = ["packed_position", "packed_rotation", "packed_scale", "packed_color"]
 BOUNDS = [f"{end}_{axis}" for end in ("min", "max") for axis in ("x", "y", "z")]
 SCALE_BOUNDS = [f"{end}_scale_{axis}" for end in ("min", "max") for axis in ("x", "y", "z")]
 COLOR_BOUNDS = [f"{end}_{axis}" for end in ("min", "max") for axis in ("r", "g", "b")]
+LN_LIMIT = 20.0  # of scales, as splat-transform holds them
 
 
-def matches(header: Header) -> bool:
-    """Whether a .ply is of this kind: it has chunks, and vertices with packed positions."""
+def matches(path: Path, head: bytes) -> bool:
+    """Whether a file is a .ply of this kind: it has chunks, and vertices with packed positions."""
+    if not head.startswith(b"ply"):
+        return False
+    header = read_header(path)
     vertex = header.find("vertex")
     return header.find("chunk") is not None and vertex is not None and "packed_position" in vertex.columns
 
 
-def load(path: Path) -> Gaussians:
+def load(path: Path, reading: Reading) -> Gaussians:
     """Reads a .compressed.ply.
 
     Returns:
@@ -57,23 +72,69 @@ def load(path: Path) -> Gaussians:
         raise InputError(f"{path}: {chunk.count} chunks hold fewer than its {n} splats, export it again")
     if vertex.dtype is not None and any(vertex.dtype[name].newbyteorder("=") != np.uint32 for name in PACKED):
         raise InputError(f"{path}: packed columns are not uint, export it again")
-    rows, chunks = read_rows(header, vertex), read_rows(header, chunk)
-    position, rotation, scale, color = columns(rows, PACKED, np.uint32).T
-    rgb = _fields(color, (8, 8, 8, 8))
-    if set(COLOR_BOUNDS) <= set(chunk.columns):
-        rgb[:, :3] = _within(chunks, COLOR_BOUNDS, rgb[:, :3])
-    rest = _rest(header, n)  # [n, k, 3]
-    sh = torch.empty(n, 1 + rest.shape[1], 3)
-    sh[:, 0] = (rgb[:, :3] - 0.5) / SH_C0
-    sh[:, 1:] = rest
-    turns = (_fields(rotation, (2, 10, 10, 10))[:, 1:] - 0.5) * math.sqrt(2)
-    return Gaussians(
-        means=_within(chunks, BOUNDS, _fields(position, (11, 10, 11))),
-        quats=smallest_three.unpack(torch.from_numpy((rotation >> 30).astype(np.int64)), turns),
-        scales=_within(chunks, SCALE_BOUNDS, _fields(scale, (11, 10, 11))).exp_(),
-        opacities=rgb[:, 3].contiguous(),
-        sh=sh,
+    with_colors = set(COLOR_BOUNDS) <= set(chunk.columns)
+    rest = _rest_columns(header, n)
+    rows_of, chunks_of = read_rows(header, vertex, reading.progress), read_rows(header, chunk)
+    names = BOUNDS + SCALE_BOUNDS + (COLOR_BOUNDS if with_colors else [])
+    bounds = torch.cat([torch.from_numpy(columns(chunks, names).copy()) for _, chunks in chunks_of])
+    scene = Gaussians(
+        means=torch.empty(n, 3),
+        quats=torch.empty(n, 4),
+        scales=torch.empty(n, 3),
+        opacities=torch.empty(n),
+        sh=torch.empty(n, 1 + len(rest) // 3, 3),
     )
+    for block, rows in rows_of:
+        position, rotation, scale, color = columns(rows, PACKED, np.uint32).T
+        within = bounds[torch.arange(block.start, block.stop) // CHUNK]
+        rgb = _fields(color, (8, 8, 8, 8))
+        scene.opacities[block] = rgb[:, 3]
+        rgb = _lerp(within[:, 12:], rgb[:, :3]) if with_colors else rgb[:, :3]
+        scene.sh[block, 0] = (rgb - 0.5) / SH_C0
+        scene.means[block] = _lerp(within[:, :6], _fields(position, (11, 10, 11)))
+        scene.scales[block] = _lerp(within[:, 6:12], _fields(scale, (11, 10, 11))).exp_()
+        turns = (_fields(rotation, (2, 10, 10, 10))[:, 1:] - 0.5) * math.sqrt(2)
+        scene.quats[block] = smallest_three.unpack(torch.from_numpy((rotation >> 30).astype(np.int64)), turns)
+    if rest and (element := header.find("sh")):
+        for block, rows in read_rows(header, element):
+            values = REST_VALUES[torch.from_numpy(columns(rows, rest, np.uint8)).int()]
+            scene.sh[block, 1:] = values.view(-1, 3, len(rest) // 3).transpose(1, 2)
+    return scene
+
+
+@torch.no_grad()
+def save(gaussians: Gaussians, path: Path, writing: Writing) -> None:
+    """Writes a .compressed.ply, in Morton order; the file appears whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written, or the note is too long.
+    """
+    n, k = len(gaussians), gaussians.sh.shape[1] - 1
+    chunks, rest = -(-n // CHUNK), [f"f_rest_{i}" for i in range(3 * k)]
+    tables = [("chunk", chunks, "float", BOUNDS + SCALE_BOUNDS + COLOR_BOUNDS), ("vertex", n, "uint", PACKED)]
+    header = header_bytes([*tables, ("sh", n, "uchar", rest)][: 3 if k else 2], path, writing)
+    order = morton_order(gaussians.means)
+    with replacing(path) as stream:
+        stream.write(header)
+        for block in blocks(n, writing.progress):
+            part = gaussians.select(order[block]).to("cpu", torch.float32)
+            first, count = block.start // CHUNK, len(part)
+            bounds, words = _packed(part)
+            stream.seek(len(header) + 72 * first)
+            stream.write(bounds.numpy().astype("<f4").data)
+            stream.seek(len(header) + 72 * chunks + 16 * block.start)
+            stream.write(words.numpy().astype("<u4").data)
+            if k:
+                stream.seek(len(header) + 72 * chunks + 16 * n + 3 * k * block.start)
+                codes = torch.bucketize(part.sh[:, 1:].transpose(1, 2).reshape(count, 3 * k), REST_STEPS)
+                stream.write(codes.byte().numpy().data)
+
+
+def about(path: Path) -> About:
+    """What the header says."""
+    header = read_header(path)
+    vertex = header.find("vertex")
+    return About("compressed PLY", vertex.count if vertex else 0, antialiased=header.antialiased, note=header.note)
 
 
 def _fields(packed: np.ndarray, bits: tuple[int, ...]) -> Tensor:
@@ -87,26 +148,75 @@ def _fields(packed: np.ndarray, bits: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(fields)
 
 
-def _within(chunks: np.ndarray, names: list[str], fraction: Tensor) -> Tensor:
-    """[n, 3] between the bounds of each splat's chunk; names are the three minima, then the three maxima."""
-    bounds = torch.from_numpy(columns(chunks, names))
-    index = torch.arange(len(fraction)) // CHUNK
-    return torch.lerp(bounds[index, :3], bounds[index, 3:], fraction)
+def _lerp(bounds: Tensor, fraction: Tensor) -> Tensor:
+    """[n, 3] between bounds [n, 6], the three minima, then the three maxima."""
+    return torch.lerp(bounds[:, :3], bounds[:, 3:], fraction)
 
 
-def _rest(header: Header, n: int) -> Tensor:
-    """[n, k, 3] view-dependent SH, k = 0 where the file has none."""
+def _packed(splats: Gaussians) -> tuple[Tensor, Tensor]:
+    """Bounds [chunks, 18] float32 and packed words [n, 4] int64 of splats in their final order."""
+    n = len(splats)
+    logs = splats.scales.double().log().clamp_(-LN_LIMIT, LN_LIMIT)
+    position, at = _fractions(splats.means.double())
+    scale, sizes = _fractions(logs)
+    color, colors = _fractions(splats.sh[:, 0].double() * SH_C0 + 0.5)
+    largest, others = smallest_three.pack(splats.quats)
+    rotation = torch.cat((largest[:, None] / 3, others * math.sqrt(0.5) + 0.5), dim=1)
+    color = torch.cat((color, splats.opacities.double()[:, None]), dim=1)
+    words = (
+        _word(position, (11, 10, 11)),
+        _word(rotation, (2, 10, 10, 10)),
+        _word(scale, (11, 10, 11)),
+        _word(color, (8, 8, 8, 8)),
+    )
+    return torch.cat((at, sizes, colors), dim=1), torch.stack(words, dim=1)[:n]
+
+
+def _fractions(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Where values [n, 3] float64 lie within their chunks, 0 to 1, and the bounds [chunks, 6] float32, as in a file."""
+    n = len(values)
+    chunks = torch.cat((values, values[-1:].expand(-n % CHUNK, 3))).view(-1, CHUNK, 3)
+    low, high = chunks.amin(dim=1).float(), chunks.amax(dim=1).float()
+    extent = (high.double() - low.double()).clamp(min=torch.finfo(torch.float64).tiny)
+    inside = (chunks - low[:, None].double()) / extent[:, None]
+    return inside.clamp_(0, 1).view(-1, 3)[:n], torch.cat((low, high), dim=1)
+
+
+def _word(fractions: Tensor, bits: tuple[int, ...]) -> Tensor:
+    """[n] int64: the nearest bit fields, the first one in the top bits."""
+    word = torch.zeros(len(fractions), dtype=torch.int64)
+    for i, width in enumerate(bits):
+        top = (1 << width) - 1
+        word = word << width | (fractions[:, i] * top).round_().long().clamp_(0, top)
+    return word
+
+
+def _rest_columns(header: Header, n: int) -> list[str]:
+    """The view-dependent SH columns, none where the file has none."""
     element = header.find("sh")
     if element is None:
-        return torch.empty(n, 0, 3)
+        return []
     names = rest_columns(header, element)
     if element.count != n:
         raise InputError(f"{header.path}: {element.count} rows of sh for {n} splats, export it again")
     if element.dtype is not None and any(element.dtype[name] != np.uint8 for name in names):
         raise InputError(f"{header.path}: f_rest columns are not uchar, export it again")
-    if not names:
-        return torch.empty(n, 0, 3)
-    values = (np.arange(256, dtype=np.float32) + 0.5) / 256
-    values[[0, 255]] = 0, 1
-    rest = ((values - 0.5) * 8)[columns(read_rows(header, element), names, np.uint8)]
-    return torch.from_numpy(rest).view(n, 3, -1).transpose(1, 2)
+    return names
+
+
+def _rest_values() -> tuple[Tensor, Tensor]:
+    """What each byte of f_rest stands for [256], and the values [255] at which the next byte is the better one.
+
+    The better byte is the one whose farther reading, of the two that are in use, is nearer to the value.
+    """
+    byte = torch.arange(256, dtype=torch.float64)
+    exact, viewers = 8 * (byte + 0.5) / 256 - 4, 8 * byte / 255 - 4
+    exact[[0, -1]] = viewers[[0, -1]]
+    steps = (torch.minimum(exact, viewers)[:-1] + torch.maximum(exact, viewers)[1:]) / 2
+    return exact.float(), steps.float()
+
+
+REST_VALUES, REST_STEPS = _rest_values()
+FORMAT = Format(
+    "compressed PLY", (".compressed.ply",), "rdf", matches, load, about, save, carries_note=True, order=morton_order
+)

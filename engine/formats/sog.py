@@ -9,18 +9,15 @@ Texel i of every image, row-major, belongs to splat i; texels beyond `count` are
     shN.files[0]         palette: entry e is texels (e % 64) * K .. + K - 1 of row e / 64, with K = 3, 8, 15
                          for bands = 1, 2, 3; RGB: indices into shN.codebook, f_rest
     shN.files[1]         R | G << 8: entry of each splat
+meta.json may mark a scene as antialiased (antialias: true, or model: "antialiased") and has provenance under `lyra`.
 Source: developer.playcanvas.com, user manual, "The SOG Format"; the order w x y z from playcanvas/splat-transform.
 """
 
 import io
-import json
 import math
 import warnings
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,89 +25,49 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import cause, file_size, read_bytes
+from ..files import cause
 from ..scene.gaussians import Gaussians
+from ..scene.morton import morton_order
 from . import smallest_three
+from .format import About, Format, Reading, blocks
+from .sog_meta import (
+    PALETTE_LIMIT,
+    PALETTE_ROW,
+    QUAT_TAG,
+    SMALL,
+    VERSION,
+    Meta,
+    Palette,
+    Source,
+    open_source,
+    read_meta,
+)
+from .sog_writer import save
 
-VERSION = 2
-COEFFICIENTS = {1: 3, 2: 8, 3: 15}  # SH coefficients per channel, without the first, by number of bands
-PALETTE_ROW = 64  # entries in a row of the palette
-PALETTE_LIMIT = 65_536  # entries that a label can name
-QUAT_TAG = 252  # alpha of the quaternion image when w is the largest
 SPLATS_PER_BYTE = 1024  # of the first image; noise, so that real scenes stay below 2
-SMALL = 1 << 20  # so many splats or bytes are let in unproven
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where the parts of a scene are."""
+class Texels:
+    """The decoded images of a scene of n splats."""
 
-    path: Path  # for messages
-    read: Callable[[str], bytes]  # the bytes of a part, by name
-
-
-@dataclass(frozen=True)
-class Palette:
-    """View-dependent colour as meta.json describes it."""
-
-    count: int  # entries
-    bands: int
-    codebook: Tensor  # [256]
-    files: list[str]
+    meta: Meta
+    low: np.ndarray  # [n, 4] uint8, and so the next four
+    high: np.ndarray
+    quats: np.ndarray
+    scales: np.ndarray
+    sh0: np.ndarray
+    entries: Tensor | None  # [m, k, 3] the palette
+    labels: np.ndarray | None  # [n, 4] uint8
 
 
-@dataclass(frozen=True)
-class Meta:
-    """A checked meta.json."""
-
-    count: int  # splats
-    mins: Tensor  # [3] of the logarithmic positions
-    maxs: Tensor  # [3]
-    scales: Tensor  # [256] ln
-    sh0: Tensor  # [256]
-    files: dict[str, list[str]]
-    palette: Palette | None
+def matches(path: Path, head: bytes) -> bool:
+    """Whether a path is a zip, a JSON object or a folder."""
+    return path.is_dir() or head.startswith(b"PK") or head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
 
 
-def load_bundle(path: Path) -> Gaussians:
-    """Reads a .sog file. Returns and raises as `load_meta`."""
-    limit = SMALL + 4 * file_size(path)  # images do not shrink in a zip: what grows more is no scene
-
-    def read(name: str) -> bytes:
-        if name not in archive.namelist():
-            raise InputError(f"{path}: no {name} at the root of the archive, export it again")
-        try:
-            with archive.open(name) as stream:
-                data = stream.read(limit + 1)
-        except Exception as error:  # zipfile raises almost anything on damaged bytes
-            raise _bad_archive(path, error) from error
-        if len(data) > limit:
-            raise InputError(f"{path}: {name} is far larger than the archive, export it again")
-        return data
-
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:  # zipfile raises almost anything on damaged bytes
-        raise _bad_archive(path, error) from error
-    with archive:
-        return _decode(Source(path, read))
-
-
-def load_folder(path: Path) -> Gaussians:
-    """Reads a folder that holds a meta.json. Returns and raises as `load_meta`."""
-    try:
-        names = {entry.name for entry in path.iterdir()}
-    except OSError as error:
-        raise InputError(f"{path}: {cause(error)}, give a folder that can be read") from error
-    if "meta.json" in names:
-        return load_meta(path / "meta.json")
-    if "lod-meta.json" in names:
-        raise _streamed(path / "lod-meta.json")
-    raise InputError(f"{path}: a folder without a meta.json is no scene, give a scene file or a SOG folder")
-
-
-def load_meta(path: Path) -> Gaussians:
-    """Reads a SOG whose meta.json is at `path` and whose images lie beside it.
+def load(path: Path, reading: Reading) -> Gaussians:
+    """Reads a .sog file, a folder with a meta.json, or that meta.json with its images beside it.
 
     Returns:
         The splats in file order, float32 on the CPU, quaternions of unit length. Values are not checked.
@@ -118,55 +75,82 @@ def load_meta(path: Path) -> Gaussians:
     Raises:
         InputError: an image or a field is missing, damaged or does not fit, another version, or a streamed SOG.
     """
-    return _decode(Source(path, lambda name: read_bytes(path if name == "meta.json" else path.parent / name)))
+    with open_source(path) as source:
+        meta = read_meta(source)
+        texels = read_texels(source, meta)
+    scene = empty_scene(meta.count, meta.sh_count)
+    for part in blocks(meta.count, reading.progress):
+        decode(texels, part, scene, part)
+    return scene
 
 
-def _decode(source: Source) -> Gaussians:
-    meta = _meta(source)
+def about(path: Path) -> About:
+    """What meta.json says."""
+    with open_source(path) as source:
+        meta = read_meta(source)
+    return About(f"SOG version {VERSION}", meta.count, antialiased=meta.antialiased, note=meta.note)
+
+
+def empty_scene(count: int, sh_count: int) -> Gaussians:
+    """A scene to decode into; its SH are zero, the rest is whatever was in memory."""
+    shapes = {"means": (count, 3), "quats": (count, 4), "scales": (count, 3), "opacities": (count,)}
+    return Gaussians(**{name: torch.empty(shape) for name, shape in shapes.items()}, sh=torch.zeros(count, sh_count, 3))
+
+
+def read_texels(source: Source, meta: Meta) -> Texels:
+    """The images of a scene.
+
+    Raises:
+        InputError: one is missing, damaged, too small or far too large, or names what does not exist.
+    """
     low, size = _texels(source, meta.files["means"][0], meta.count)
     high, quats, scales, sh0 = (
         _texels(source, name, meta.count, size)[0]
         for name in (meta.files["means"][1], meta.files["quats"][0], meta.files["scales"][0], meta.files["sh0"][0])
     )
-    logs = torch.lerp(meta.mins, meta.maxs, torch.from_numpy(low[:, :3] + 256.0 * high[:, :3]).float() / 65535)
-    largest = torch.from_numpy(quats[:, 3].astype(np.int64)) - QUAT_TAG
-    if (largest < 0).any():
-        name, alpha = meta.files["quats"][0], int(largest.min()) + QUAT_TAG
-        raise InputError(f"{source.path}: {name} has alpha {alpha}, below {QUAT_TAG}: export it again, lossless")
-    turns = (torch.from_numpy(quats[:, :3]).float() / 255 - 0.5) * math.sqrt(2)
-    sh = torch.empty(meta.count, 1 + (COEFFICIENTS[meta.palette.bands] if meta.palette else 0), 3)
-    sh[:, 0] = _look_up(meta.sh0, sh0[:, :3])
+    if (alpha := int(quats[:, 3].min())) < QUAT_TAG:
+        told = f"{meta.files['quats'][0]} has alpha {alpha}, below {QUAT_TAG}"
+        raise InputError(f"{source.path}: {told}: export it again, lossless")
+    entries = labels = None
     if meta.palette:
-        sh[:, 1:] = _rest(source, meta.palette, meta.count, size)
-    return Gaussians(
-        means=logs.sign() * logs.abs().expm1(),
-        quats=smallest_three.unpack(largest, turns),
-        scales=_look_up(meta.scales.exp(), scales[:, :3]),
-        opacities=torch.from_numpy(sh0[:, 3].copy()).float() / 255,
-        sh=sh,
-    )
+        entries = _entries(source, meta.palette, meta.sh_count - 1)
+        labels = _texels(source, meta.palette.files[1], meta.count, size)[0]
+        if (largest := int(labels.view("<u2")[:, 0].max())) >= meta.palette.count:
+            told = f"{meta.palette.files[1]} names entry {largest} of {meta.palette.count}"
+            raise InputError(f"{source.path}: {told}, export it again")
+    return Texels(meta, low, high, quats, scales, sh0, entries, labels)
 
 
-def _rest(source: Source, palette: Palette, count: int, size: tuple[int, int]) -> Tensor:
-    """[n, k, 3] view-dependent SH of every splat."""
-    k, rows = COEFFICIENTS[palette.bands], -(-palette.count // PALETTE_ROW)
-    name, labels_name = palette.files[:2]
+def decode(texels: Texels, part: slice, scene: Gaussians, place: slice) -> None:
+    """Writes the splats of `part` to `place`, a slice of the same length; SH beyond those of the file are left."""
+    meta = texels.meta
+    fraction = np.add(texels.high[part, :3] * np.float32(256), texels.low[part, :3], dtype=np.float32)
+    logs = torch.lerp(meta.mins, meta.maxs, torch.from_numpy(fraction).div_(65535))
+    scene.means[place] = logs.abs().expm1_().copysign_(logs)
+    turns = torch.from_numpy(texels.quats[part, :3]).float().div_(255).sub_(0.5).mul_(math.sqrt(2))
+    largest = torch.from_numpy(texels.quats[part, 3] - np.uint8(QUAT_TAG)).long()
+    scene.quats[place] = smallest_three.unpack(largest, turns)
+    scene.scales[place] = _look_up(meta.scales.exp(), texels.scales[part, :3])
+    scene.opacities[place] = torch.from_numpy(texels.sh0[part, 3]).float().div_(255)
+    scene.sh[place, 0] = _look_up(meta.sh0, texels.sh0[part, :3])
+    if texels.entries is not None and texels.labels is not None:
+        labels = torch.from_numpy(texels.labels.view("<u2")[part, 0].astype(np.int64))
+        scene.sh[place, 1 : meta.sh_count] = texels.entries[labels]
+
+
+def _entries(source: Source, palette: Palette, k: int) -> Tensor:
+    """[m, k, 3] the palette of view-dependent SH."""
+    name, rows = palette.files[0], -(-palette.count // PALETTE_ROW)
     image = _image(source, name)
     if image.width != PALETTE_ROW * k or not rows <= image.height <= PALETTE_LIMIT // PALETTE_ROW:
         told = f"{name} has {image.width}x{image.height} texels, {palette.count} entries of {palette.bands} bands need"
         raise InputError(f"{source.path}: {told} {PALETTE_ROW * k}x{rows}, export it again")
-    entries = _pixels(source, name, image).reshape(-1, k, 4)[: palette.count, :, :3]
-    texels = _texels(source, labels_name, count, size)[0].astype(np.int64)
-    labels = torch.from_numpy(texels[:, 0] | texels[:, 1] << 8)
-    if labels.max() >= palette.count:
-        told = f"{labels_name} names entry {int(labels.max())} of {palette.count}"
-        raise InputError(f"{source.path}: {told}, export it again")
-    return _look_up(palette.codebook, entries)[labels]
+    return _look_up(palette.codebook, _pixels(source, name, image).reshape(-1, k, 4)[: palette.count, :, :3])
 
 
 def _look_up(codebook: Tensor, index: np.ndarray) -> Tensor:
     """The codebook's value for every uint8."""
-    return torch.from_numpy(codebook.numpy()[index])
+    return torch.from_numpy(np.take(codebook.numpy(), index))
 
 
 def _texels(
@@ -206,84 +190,4 @@ def _pixels(source: Source, name: str, image: Image.Image) -> np.ndarray:
         raise InputError(f"{source.path}: {name} is a damaged image ({cause(error)}), export it again") from error
 
 
-def _meta(source: Source) -> Meta:
-    """meta.json, with every field that is used checked for kind and length."""
-    text = source.read("meta.json")
-    try:
-        raw: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{source.path}: meta.json is not JSON ({cause(error)}), export it again") from error
-    if not isinstance(raw, dict):
-        raise InputError(f"{source.path}: meta.json is not a JSON object, export it again")
-    if "tree" in raw and "filenames" in raw:
-        raise _streamed(source.path)
-    if raw.get("version") != VERSION:
-        told = f"SOG version {str(raw.get('version', '1 or older'))[:40]}, only {VERSION} is read"
-        raise InputError(f"{source.path}: {told}: convert it with splat-transform")
-    try:
-        return Meta(
-            count=_count(raw["count"]),
-            mins=_floats(raw["means"]["mins"], 3),
-            maxs=_floats(raw["means"]["maxs"], 3),
-            scales=_codebook(raw["scales"]),
-            sh0=_codebook(raw["sh0"]),
-            files={key: _files(raw[key], 2 if key == "means" else 1) for key in ("means", "quats", "scales", "sh0")},
-            palette=_palette(raw["shN"]) if raw.get("shN") else None,
-        )
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise InputError(f"{source.path}: meta.json does not fit SOG ({cause(error)}), export it again") from error
-
-
-def _palette(raw: Any) -> Palette:
-    if raw["bands"] not in COEFFICIENTS:
-        raise ValueError(f"shN.bands {str(raw['bands'])[:40]} is not 1, 2 or 3")
-    count = _count(raw["count"])
-    if count > PALETTE_LIMIT:
-        raise ValueError(f"shN.count {count} is above {PALETTE_LIMIT}")
-    return Palette(count, int(raw["bands"]), _codebook(raw), _files(raw, 2))
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"count {str(value)[:40]} is not a positive integer")
-    return value
-
-
-def _floats(values: Any, count: int) -> Tensor:
-    numbers = torch.tensor([float(value) for value in values], dtype=torch.float64).float()
-    if len(numbers) != count:
-        raise ValueError(f"{len(numbers)} numbers where {count} belong")
-    return numbers
-
-
-def _codebook(raw: Any) -> Tensor:
-    """[256]; what a shorter book leaves open is NaN, so that splats that use it are dropped."""
-    book = raw["codebook"]
-    if not 1 <= len(book) <= 256:
-        raise ValueError(f"a codebook of {len(book)} numbers")
-    return torch.cat([_floats(book, len(book)), torch.full((256 - len(book),), math.nan)])
-
-
-def _files(raw: Any, count: int) -> list[str]:
-    """Names of images; only plain names, so that a scene reads nothing outside itself."""
-    names = raw["files"]
-    if not isinstance(names, list) or len(names) < count:
-        raise ValueError(f"files names fewer than {count} images")
-    for name in names:
-        if not isinstance(name, str) or name in ("", ".", "..", "meta.json") or any(c in name for c in "/\\:\0\n"):
-            raise ValueError(f"{str(name)[:40]!r} is not a plain file name")
-    return names
-
-
-def _streamed(path: Path) -> InputError:
-    """A streamed SOG is many scenes."""
-    try:
-        levels = sorted(entry.parent.name for entry in path.parent.glob("*/meta.json"))
-    except OSError:
-        levels = []
-    level = path.parent / (levels or ["0_0"])[0]
-    return InputError(f"{path}: a streamed SOG of several levels, name one level's folder such as {level}")
-
-
-def _bad_archive(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: not a readable .sog archive ({cause(error)}), fetch or export it again")
+FORMAT = Format("SOG", (".sog", "meta.json"), "rdf", matches, load, about, save, carries_note=True, order=morton_order)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.arguments import SH_COUNTS, check_scene
+from ...kernels.constants import SH_C0
 from ..errors import InputError
 
 
@@ -56,6 +57,35 @@ class Gaussians:
         return Gaussians(**{name: tensor[index] for name, tensor in self.tensors().items()})
 
 
+def base_colors(gaussians: Gaussians) -> Tensor:
+    """[n, 3] RGB without the view-dependent parts; 0..1 is what a screen shows, but values may lie outside."""
+    return gaussians.sh[:, 0] * SH_C0 + 0.5
+
+
+def merge(scenes: list[Gaussians]) -> Gaussians:
+    """All splats of several scenes, in order; those of a lower SH degree get zeros."""
+    if len(scenes) == 1:
+        return scenes[0]
+    k = max(scene.sh.shape[1] for scene in scenes)
+    count = sum(map(len, scenes))
+    merged = {name: tensor.new_zeros(count, *tensor.shape[1:]) for name, tensor in scenes[0].tensors().items()}
+    merged["sh"] = scenes[0].sh.new_zeros(count, k, 3)
+    start = 0
+    for scene in scenes:
+        for name, tensor in scene.tensors().items():
+            rows = merged[name][start : start + len(scene)]
+            (rows[:, : tensor.shape[1]] if name == "sh" else rows).copy_(tensor)
+        start += len(scene)
+    return Gaussians(**merged)
+
+
+def limit_sh(gaussians: Gaussians, degree: int) -> Gaussians:
+    """The scene with spherical harmonics up to a degree, 0 to 3; a lower one stays as it is."""
+    if gaussians.sh_degree <= degree:
+        return gaussians
+    return dataclasses.replace(gaussians, sh=gaussians.sh[:, : SH_COUNTS[degree]].contiguous())
+
+
 def drop_invalid(gaussians: Gaussians) -> Gaussians:
     """Without the splats that hold a NaN or an infinity, a negative scale or opacity, or a zero quaternion.
 
@@ -64,6 +94,8 @@ def drop_invalid(gaussians: Gaussians) -> Gaussians:
     Raises:
         InputError: nothing is left.
     """
+    if _surely_valid(gaussians):
+        return gaussians
     valid = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
     for tensor in gaussians.tensors().values():
         valid &= torch.isfinite(tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]).all(dim=1)
@@ -75,3 +107,15 @@ def drop_invalid(gaussians: Gaussians) -> Gaussians:
         warnings.warn(f"dropped {dropped} of {len(gaussians)} splats: NaN, Inf or out of range", stacklevel=2)
         return gaussians.select(valid)
     return gaussians
+
+
+def _surely_valid(gaussians: Gaussians) -> bool:
+    """A quick look: sums carry every NaN and infinity. False proves nothing, for a sum may also overflow."""
+    sums = torch.stack([tensor.sum() for tensor in gaussians.tensors().values()])
+    return bool(
+        len(gaussians)
+        and torch.isfinite(sums).all()
+        and gaussians.scales.min() >= 0
+        and gaussians.opacities.min() >= 0
+        and (gaussians.quats.square().sum(dim=1) > 0).all()
+    )

@@ -1,10 +1,12 @@
 """Fixtures for the tests of the engine: what the tests of several file formats do alike."""
 
+import importlib.util
 import random
 import resource
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -54,6 +56,16 @@ def survives() -> Callable[[Path, int], tuple[int, int]]:
         return loaded, failed
 
     return check
+
+
+@pytest.fixture(scope="session")
+def oracles() -> ModuleType:
+    """The module beside this file, which tests cannot import by name."""
+    spec = importlib.util.spec_from_file_location("oracles", Path(__file__).with_name("oracles.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _damage(whole: bytes, rng: random.Random) -> Iterator[bytes]:

@@ -1,13 +1,20 @@
 """PlayCanvas .compressed.ply: files packed here bit by bit, decoded one splat at a time, against the reader."""
 
+import base64
 import math
 import random
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
+import torch
 
-from lyra.engine.formats.registry import load
+from lyra.engine.errors import InputError
+from lyra.engine.formats import format
+from lyra.engine.formats.format import Reading, Writing
+from lyra.engine.formats.registry import about, load, save
+from lyra.engine.scene.gaussians import Gaussians
 
 N = 300  # two chunks
 C0 = 0.28209479177387814
@@ -130,3 +137,202 @@ def test_real_scene(shared: Path) -> None:
     assert (len(scene), scene.sh_degree) == (90854, 0)
     assert scene.quats.norm(dim=1).tolist() == pytest.approx([1.0] * len(scene), abs=1e-5)
     assert float((scene.means[1:] - scene.means[:-1]).norm(dim=1).median()) < 0.1  # Morton order: neighbours are near
+
+
+def random_scene(n: int, k: int, dtype: torch.dtype = torch.float32) -> Gaussians:
+    """Splats that can be told apart by their sum of coefficients, in no order."""
+    numbers = torch.randn(n, 11 + 3 * k, generator=torch.Generator().manual_seed(n + k), dtype=dtype)
+    means, quats, scales, opacities, sh = numbers.split([3, 4, 3, 1, 3 * k], dim=1)
+    return Gaussians(3 * means, quats * 5, (scales - 4).exp(), opacities[:, 0].sigmoid(), sh.reshape(n, k, 3))
+
+
+def tables(path: Path) -> tuple[list[list[float]], list[list[int]], list[bytes]]:
+    """Chunks, packed words and bytes of f_rest of a written file, by the text of its header."""
+    header, _, body = path.read_bytes().partition(b"end_header\n")
+    counts = {line.split()[1]: int(line.split()[2]) for line in header.decode().splitlines() if "element" in line}
+    chunks, n, k = counts["chunk"], counts["vertex"], header.count(b"property uchar f_rest_")
+    names = [line.split()[2] for line in header.decode().splitlines() if line.startswith("property")]
+    assert names == [*BOUNDS, *COLORS, *PACKED, *(f"f_rest_{i}" for i in range(k))]
+    assert counts == {"chunk": -(-n // 256), "vertex": n} | ({"sh": n} if k else {})
+    assert len(body) == 72 * chunks + (16 + k) * n
+    words = body[72 * chunks : 72 * chunks + 16 * n]
+    rest = body[72 * chunks + 16 * n :]
+    return (
+        [list(row) for row in struct.iter_unpack("<18f", body[: 72 * chunks])],
+        [list(row) for row in struct.iter_unpack("<4I", words)],
+        [rest[k * i : k * i + k] for i in range(n)],
+    )
+
+
+@pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 3000])
+@pytest.mark.parametrize("k", [1, 4, 9, 16])
+def test_written_splats_come_back_within_the_quantum(tmp_path: Path, n: int, k: int) -> None:
+    scene, path = random_scene(n, k), tmp_path / "scene.compressed.ply"
+    save(scene, path)
+    chunks, _, _ = tables(path)
+    back = load(path)
+    assert (len(back), back.sh.shape[1]) == (n, k)
+    # Which splat became which: the nearest one did, and none twice.
+    nearest = torch.cdist(back.means.double(), scene.means.double()).argmin(dim=1)
+    assert sorted(nearest.tolist()) == list(range(n))
+    bounds = torch.tensor(chunks)[torch.arange(n) // 256]
+    spans = [(high - low) / 2 for low, high in ((bounds[:, a : a + 3], bounds[:, a + 3 : a + 6]) for a in (0, 6, 12))]
+    tops = torch.tensor([2047.0, 1023.0, 2047.0])
+    slack = 1 + 1e-3
+    expected = scene.select(nearest)
+    assert ((back.means - expected.means).abs() <= spans[0] / tops * slack + 1e-6).all()
+    assert ((back.scales.log() - expected.scales.log()).abs() <= spans[1] / tops * slack + 1e-5).all()
+    assert ((back.sh[:, 0] - expected.sh[:, 0]).abs() <= spans[2] / 255 / C0 * slack + 1e-5).all()
+    assert ((back.opacities - expected.opacities).abs() <= 0.5 / 255 * slack).all()
+    assert ((back.sh[:, 1:] - expected.sh[:, 1:].clamp(-4, 4)).abs() <= 1 / 32).all()
+    quats = torch.nn.functional.normalize(expected.quats, dim=1)
+    quats = quats * (quats * back.quats).sum(dim=1, keepdim=True).sign()
+    for i, (quat, decoded) in enumerate(zip(quats, back.quats, strict=True)):
+        stored = [j for j in range(4) if j != int(quat.abs().argmax())]
+        assert float((quat - decoded)[stored].abs().max()) <= math.sqrt(0.5) / 1023 * slack, i
+
+
+def nearest_word(fractions: list[float], bits: list[int]) -> int:
+    word = 0
+    for fraction, width in zip(fractions, bits, strict=True):
+        word = word << width | max(0, min(2**width - 1, math.floor(fraction * (2**width - 1) + 0.5)))
+    return word
+
+
+def test_written_words(tmp_path: Path) -> None:
+    """Every field of every splat, packed once more in plain Python from the bounds in the file."""
+    scene, path = random_scene(400, 4, torch.float64), tmp_path / "scene.compressed.ply"
+    save(scene, path)
+    chunks, words, rest = tables(path)
+    order = torch.cdist(load(path).means.double(), scene.means.float().double()).argmin(dim=1).tolist()
+    for place, i in enumerate(order):
+        chunk = chunks[place // 256]
+
+        def between(values: list[float], start: int, chunk: list[float] = chunk) -> list[float]:
+            return [(v - chunk[start + j]) / (chunk[start + 3 + j] - chunk[start + j]) for j, v in enumerate(values)]
+
+        quat = [float(v) for v in scene.quats[i]]
+        largest = max(range(4), key=lambda j, quat=quat: abs(quat[j]))
+        length = math.copysign(math.hypot(*quat), quat[largest])
+        turns = [v / length * math.sqrt(0.5) + 0.5 for j, v in enumerate(quat) if j != largest]
+        scales = [math.log(float(v)) for v in scene.scales[i]]
+        colors = [0.5 + C0 * float(v) for v in scene.sh[i, 0]]
+        expected = [
+            nearest_word(between([float(v) for v in scene.means[i]], 0), [11, 10, 11]),
+            nearest_word([largest / 3, *turns], [2, 10, 10, 10]),
+            nearest_word(between(scales, 6), [11, 10, 11]),
+            nearest_word([*between(colors, 12), float(scene.opacities[i])], [8, 8, 8, 8]),
+        ]
+        for word, wanted, bits in zip(words[place], expected, ([11, 10], [10, 10], [11, 10], [8, 8]), strict=True):
+            assert word == wanted or abs(word - wanted) in (1, 1 << bits[0], 1 << bits[0] + bits[1])  # a tie in float32
+        assert sum(a != b for a, b in zip(words[place], expected, strict=True)) <= 1
+        flat = scene.sh[i, 1:].T.flatten().tolist()
+        for byte, value in zip(rest[place], flat, strict=True):
+            readings = [8 * (byte + 0.5) / 256 - 4 if 0 < byte < 255 else 8 * byte / 255 - 4, 8 * byte / 255 - 4]
+            assert max(abs(reading - max(-4, min(4, value))) for reading in readings) <= 1 / 32
+
+
+def test_bytes_of_rest_read_back_as_themselves(tmp_path: Path) -> None:
+    """Both readings in use of a byte are written as that byte."""
+    for viewer in (False, True):
+        values = [8 * u / 255 - 4 if viewer or u in (0, 255) else 8 * (u + 0.5) / 256 - 4 for u in range(256)]
+        scene = random_scene(256, 4)
+        scene.means[:] = torch.arange(256)[:, None].float()
+        scene.sh[:, 1:] = torch.tensor(values)[:, None, None]
+        save(scene, tmp_path / "scene.compressed.ply")
+        assert tables(tmp_path / "scene.compressed.ply")[2] == [bytes([u] * 9) for u in range(256)]
+
+
+def test_extremes(tmp_path: Path) -> None:
+    scene = random_scene(300, 4)
+    scene.scales[0], scene.scales[1], scene.opacities[:2] = 0.0, 1e30, torch.tensor([0.0, 1.0])
+    scene.sh[0, 1:], scene.sh[1, 1:], scene.quats[2] = -1e30, 1e30, torch.tensor([0.0, 0.0, -1e-15, 0.0])
+    scene.means[:3] = torch.tensor([[-9.0, -9, -9], [9, 9, 9], [0, 0, 0]])
+    save(scene, tmp_path / "scene.compressed.ply")
+    back = load(tmp_path / "scene.compressed.ply")
+    first, second = int((back.means + 9).norm(dim=1).argmin()), int((back.means - 9).norm(dim=1).argmin())
+    third = int(back.quats[:, 2].argmax())
+    assert back.scales[first].log().tolist() == pytest.approx([-20] * 3, abs=1e-4)
+    assert back.scales[second].log().tolist() == pytest.approx([20] * 3, abs=1e-4)
+    assert back.opacities[[first, second]].tolist() == [0, 1]
+    assert (back.sh[first, 1:] == -4).all() and (back.sh[second, 1:] == 4).all()
+    assert back.quats[third].tolist() == pytest.approx([0, 0, 1, 0], abs=1e-3)
+
+
+def test_identical_splats(tmp_path: Path) -> None:
+    scene = random_scene(1, 1).select(torch.zeros(600, dtype=torch.int64))
+    save(scene, tmp_path / "scene.compressed.ply")
+    back = load(tmp_path / "scene.compressed.ply")
+    assert torch.equal(back.means, scene.means)
+    torch.testing.assert_close(back.scales, scene.scales)
+    torch.testing.assert_close(back.sh, scene.sh)
+
+
+def test_blocks_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, told = random_scene(1100, 4), []
+    save(scene, tmp_path / "whole.compressed.ply")
+    whole = load(tmp_path / "whole.compressed.ply")
+    monkeypatch.setattr(format, "BLOCK", 512)
+    save(scene, tmp_path / "parts.compressed.ply", Writing(progress=lambda done, total: told.append((done, total))))
+    assert (tmp_path / "parts.compressed.ply").read_bytes() == (tmp_path / "whole.compressed.ply").read_bytes()
+    back = load(tmp_path / "parts.compressed.ply", Reading(progress=lambda done, total: told.append((done, total))))
+    assert all(torch.equal(a, b) for a, b in zip(back.tensors().values(), whole.tensors().values(), strict=True))
+    assert told == 2 * [(512, 1100), (1024, 1100), (1100, 1100)]
+
+
+def test_writing_changes_nothing_and_leaves_the_old_file_on_failure(tmp_path: Path, monkeypatch) -> None:
+    scene, path = random_scene(300, 4, torch.float64), tmp_path / "scene.compressed.ply"
+    before = {name: tensor.clone() for name, tensor in scene.tensors().items()}
+    save(scene, path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in scene.tensors().items())
+    old = path.read_bytes()
+
+    def full(count, progress):
+        yield slice(0, 256)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lyra.engine.formats.compressed_ply.blocks", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        save(scene, path)
+    assert path.read_bytes() == old and [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_about(tmp_path: Path) -> None:
+    save(random_scene(300, 4), tmp_path / "scene.compressed.ply", Writing(antialiased=True, note="{}"))
+    told = about(tmp_path / "scene.compressed.ply")
+    assert (told.kind, told.splats, told.antialiased, told.note) == ("compressed PLY", 300, True, "{}")
+
+
+def test_ascii(tmp_path: Path) -> None:
+    chunks, splats = made()
+    lines = packed(chunks, splats).split(b"end_header\n")[0].decode().replace("binary_little_endian", "ascii")
+    rows = [" ".join(map(repr, row)) for row in [*chunks, *splats]]
+    (tmp_path / "text.ply").write_text("\n".join([f"{lines}end_header", *rows, ""]))
+    (tmp_path / "binary.ply").write_bytes(packed(chunks, splats))
+    text, binary = load(tmp_path / "text.ply"), load(tmp_path / "binary.ply")
+    assert all(torch.equal(a, b) for a, b in zip(text.tensors().values(), binary.tensors().values(), strict=True))
+
+
+# Two splats of one degree, written by splat-transform 3.7.0 from a .ply, and the numbers that it reads back from this.
+FOREIGN = (
+    "eNp1kzFLAzEUx58uhZtdpIMZXC2tVeti7zYXRwcH4Uzv0t7Ru+TIpXIpDh0c/AAODiIFFdzESXBpoYvgh9DFwW/QyZh2qIjJ8Cfw+7/3fy+E"
+    "ZIl02oynWKBWTDGXfhILkRCf0DDGFNUqVSdgaUqoQPuEEo4FCVFLojxLsNgQHNN81o/qlYYuJQmZlwZRj3ZRzck4ywgXErUTpkekMfULE5Qm"
+    "2P8HcWFo11CaYN+UmQdYX66wW9JuGfexBS4sabeMG3IT7Jhgy5TMTbBjgq3Fa51qhxRo87eqF2uc4aBLQj9jeSxiRs0uZwLb3fk9zVbAEsYX"
+    "K+TRn/FBhDlq+5zkwq9aeM3CbTl1C9+y8G0L37HwhoXvOvov+RHBIeEOALgAwxGAN5MHMGhqpk9vDDDWGmohrcFMo++bz73b1+fm28t987G8"
+    "7qKDwJ2slF2YKvW0OvlSpQ/1Dkqpku5cWr6E6Rp4CuBiUNxdX4bHhw/Dq+jk6PxM/AA9zXoa"
+)
+
+
+def test_a_foreign_file(tmp_path: Path) -> None:
+    (tmp_path / "scene.ply").write_bytes(zlib.decompress(base64.b64decode(FOREIGN)))
+    scene = load(tmp_path / "scene.ply")
+    assert scene.means.tolist() == [[3, 0.25, -0.75], [0.5, -1.25, 2]]
+    quats = [0.21635, -0.43339, -0.10852, 0.8681, -0.26473, -0.53016, 0.79462, -0.13202]
+    assert scene.quats.flatten().tolist() == pytest.approx(quats, abs=1e-5)
+    logs = [-2.5, -6, -1, -3, -4, -5]
+    assert scene.scales.log().flatten().tolist() == pytest.approx(logs, abs=1e-5)
+    assert scene.opacities.tolist() == pytest.approx([223 / 255, 64 / 255])
+    steps = [17, 73, -55, 1, 57, -71, -15, 41, -87, 81, -47, 9, 65, -63, -7, 49, -79, -23]
+    rest = [*scene.sh[0, 1:].flatten().tolist(), *scene.sh[1, 1:].flatten().tolist()]
+    assert rest == [step / 64 for step in steps]
+    assert scene.sh[:, 0].flatten().tolist() == pytest.approx([0.5, 1.375, -0.625, -1.375, -0.5, 0.375], abs=1e-6)

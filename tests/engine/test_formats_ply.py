@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from lyra.engine.errors import InputError
-from lyra.engine.formats.registry import load, save
+from lyra.engine.formats import format
+from lyra.engine.formats.format import Reading, Writing
+from lyra.engine.formats.registry import about, load, save
 from lyra.engine.scene.gaussians import Gaussians
 
 BASE = ["x", "y", "z", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2"]
 BASE += ["rot_0", "rot_1", "rot_2", "rot_3"]
+REST = [f"f_rest_{i}" for i in range(45)]
 ENDS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 
 
@@ -147,6 +150,104 @@ def test_written_bytes(tmp_path: Path) -> None:
     assert row[22:] == (0.5, -0.5, 0.25, 4.0)
 
 
+@pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 2000])
+def test_blocks_of_any_size_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    scene, told = random_scene(n, 4), []
+    save(scene, tmp_path / "whole.ply")
+    monkeypatch.setattr(format, "BLOCK", 100)
+    save(scene, tmp_path / "parts.ply", Writing(progress=lambda done, total: told.append((done, total))))
+    assert (tmp_path / "parts.ply").read_bytes() == (tmp_path / "whole.ply").read_bytes()
+    back = load(tmp_path / "parts.ply", Reading(progress=lambda done, total: told.append((done, total))))
+    assert torch.equal(back.means, scene.means) and torch.equal(back.sh, scene.sh)
+    assert told == 2 * [(min(done, n), n) for done in range(100, n + 100, 100)]
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_rows_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(format, "BLOCK", 7)
+    extra = "element camera 2\nproperty double f\n"
+    body = b"1.0\n2.0\n" if kind == "ascii" else struct.pack("<2d", 1, 2)
+    (tmp_path / "scene.ply").write_bytes(ply([*BASE, "f_rest_0", *REST[1:9]], 40, kind=kind, extra=extra, body=body))
+    check(load(tmp_path / "scene.ply"), 40, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_scene_of_another_float_type_is_left_as_it_was(tmp_path: Path, dtype: torch.dtype) -> None:
+    scene = random_scene(5, 4, torch.float32).to(dtype=dtype)
+    scene.sh.requires_grad_()
+    before = {name: tensor.detach().clone() for name, tensor in scene.tensors().items()}
+    save(scene, tmp_path / "scene.ply")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in scene.tensors().items())
+    assert torch.equal(load(tmp_path / "scene.ply").means, before["means"].float())
+
+
+NOTES = {
+    '{"from": "a.ply"}': '{"from": "a.ply"}',
+    '{"a":\n "x\u2028ü\x7f"}\r\nend_header\n1': '{"a":  "x\\u2028\\u00fc\\u007f"}  end_header 1',
+    '{"path": "C:\\\\x \\"q\\" \U0001f600"}': '{"path": "C:\\\\x \\"q\\" \\ud83d\\ude00"}',
+    '{"nul": "\0\x1b[31m"}': '{"nul": "  [31m"}',
+}
+
+
+@pytest.mark.parametrize("ending", [".ply", ".compressed.ply"])
+@pytest.mark.parametrize("note", NOTES)
+def test_a_note_is_one_comment(tmp_path: Path, ending: str, note: str) -> None:
+    """The same JSON in printable ASCII, whatever it holds; every other line of the header stays."""
+    plain, noted = tmp_path / f"plain{ending}", tmp_path / f"noted{ending}"
+    save(random_scene(3, 4), plain)
+    save(random_scene(3, 4), noted, Writing(note=note))
+    lines, others = (file.read_bytes().split(b"end_header\n")[0].split(b"\n") for file in (noted, plain))
+    assert lines[2] == f"comment lyra {NOTES[note]}".encode("ascii")
+    assert lines[:2] + lines[3:] == others
+    assert about(noted).note == NOTES[note] and about(plain).note is None
+    assert torch.equal(load(noted).sh, load(plain).sh)
+
+
+@pytest.mark.parametrize("ending", [".ply", ".compressed.ply"])
+def test_long_notes(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"scene{ending}"
+    save(random_scene(2, 1), path, Writing(note="x" * 65536))
+    assert about(path).note == "x" * 65536 and len(load(path)) == 2
+    with pytest.raises(InputError, match="a note of 65537 bytes, a .ply holds at most 65536: shorten it"):
+        save(random_scene(2, 1), path, Writing(note="x" * 65537))
+    assert about(path).note == "x" * 65536
+
+
+@pytest.mark.parametrize("ending", [".ply", ".compressed.ply"])
+def test_antialiased_is_marked(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"scene{ending}"
+    for antialiased in (False, True):
+        save(random_scene(2, 1), path, Writing(antialiased=antialiased))
+        header = path.read_bytes().split(b"end_header\n")[0]
+        assert (b"\ncomment SplatRenderMode: mip\ncomment antialiased 1\n" in header) == antialiased
+        assert about(path).antialiased == antialiased
+        assert about(path).splats == 2
+
+
+COMMENTS = {
+    "comment SplatRenderMode: mip\n": True,
+    "comment splatrendermode:MIP \n": True,
+    "comment antialiased 1\n": True,
+    "comment Antialiased 0\n": False,
+    "comment antialiased 1\ncomment SplatRenderMode: default\n": False,
+    "comment SplatRenderMode: 2dgs\ncomment antialiased 1\ncomment SplatRenderMode: odd\n": True,
+    "comment antialiased 10\n": False,
+    "obj_info antialiased 1\ncomment\ncomment not antialiased 1\n": False,
+}
+
+
+@pytest.mark.parametrize("extra", COMMENTS)
+def test_marks_of_other_trainers(tmp_path: Path, extra: str) -> None:
+    (tmp_path / "scene.ply").write_bytes(ply(BASE, extra=extra))
+    assert about(tmp_path / "scene.ply").antialiased == COMMENTS[extra]
+    check(load(tmp_path / "scene.ply"), 3, 0)
+
+
+def test_a_foreign_note_is_printable(tmp_path: Path) -> None:
+    (tmp_path / "scene.ply").write_bytes(ply(BASE).replace(b"element", b"comment lyra a\x1b[2J\xff\tb\nelement", 1))
+    assert about(tmp_path / "scene.ply").note == "a [2J\ufffd b"
+
+
 def test_extreme_opacities_and_scales_survive(tmp_path: Path) -> None:
     scene = random_scene(4, 1)
     scene.opacities[:] = torch.tensor([0.0, 1.0, 1 - 2**-24, 1e-6])
@@ -164,11 +265,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     save(random_scene(4, 1), tmp_path / "scene.ply")
     before = (tmp_path / "scene.ply").read_bytes()
 
-    def full(self, stream):
-        stream.write(b"half a file")
+    def full(count, progress):
+        yield slice(0, 1)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("plyfile.PlyData.write", full)
+    monkeypatch.setattr("lyra.engine.formats.ply.blocks", full)
     with pytest.raises(InputError, match="No space left on device"):
         save(random_scene(9, 4), tmp_path / "scene.ply")
     assert (tmp_path / "scene.ply").read_bytes() == before
@@ -176,7 +277,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_save_refuses(tmp_path: Path) -> None:
-    for name in ("scene.spz", "scene", "scene.compressed.ply", "no/such/folder/scene.ply"):
+    for name in ("scene.obj", "scene", "no/such/folder/scene.ply"):
         with pytest.raises(InputError, match=name):
             save(random_scene(4, 1), tmp_path / name)
     (tmp_path / "folder.ply").mkdir()
@@ -228,7 +329,7 @@ BAD = {
     "twice": (SCENE.replace(b"float y", b"float x"), "not a valid .ply header"),
     "format": (SCENE.replace(b"binary_little", b"binary_middle"), "not a valid .ply header"),
     "lists": (ply(BASE, extra=FACES), "rows of lists"),
-    "spz": (b"\x1f\x8b\x08\x00" + bytes(60), "not a scene, its first bytes are 1f 8b"),
+    "spz": (b"\x1f\x8b\x08\x00" + bytes(60), "compressed data is damaged"),
     "web page": (b"<!DOCTYPE html>", "is a web page"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
 }

@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lyra.engine.formats.registry import load
+from lyra.engine.formats.format import About, Reading
+from lyra.engine.formats.registry import about, load
 
 N = 50
 COEFFICIENTS = {1: 3, 2: 8, 3: 15}
@@ -145,12 +146,30 @@ def test_a_short_codebook_drops_what_it_lacks(tmp_path: Path) -> None:
         assert len(load(write_folder(tmp_path / "folder", meta, images))) == N - lost
 
 
-def test_a_streamed_sog_is_refused_with_the_cure(tmp_path: Path, refused) -> None:
+def test_what_meta_says_beside_the_splats(tmp_path: Path) -> None:
     meta, images, _ = made()
-    write_folder(tmp_path / "1_0", meta, images)
-    (tmp_path / "lod-meta.json").write_text(json.dumps({"lodLevels": 1, "filenames": ["1_0/meta.json"], "tree": {}}))
-    for path in (tmp_path, tmp_path / "lod-meta.json"):
-        refused(path, f"a streamed SOG of several levels, name one level's folder such as {tmp_path}/1_0$")
+    assert about(write_folder(tmp_path / "folder", meta, images)) == About("SOG version 2", N)
+    for change in ({"antialias": True}, {"model": "antialiased"}):
+        assert about(write_folder(tmp_path / "folder", meta | change, images)).antialiased
+    for change in ({"antialias": False}, {"antialias": "no"}, {"model": "2dgs"}, {"model": ["antialiased"]}):
+        assert not about(write_folder(tmp_path / "folder", meta | change, images)).antialiased
+    told = about(write_folder(tmp_path / "folder", meta | {"lyra": {"a": "b\nc", "d": [1.5]}}, images))
+    assert told.note == '{"a": "b\\nc", "d": [1.5]}'
+    assert about(write_folder(tmp_path / "folder", meta | {"lyra": "text"}, images)).note is None
+
+
+def test_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meta, images, raw = made(1)
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr("lyra.engine.formats.format.BLOCK", 16)
+    folder = write_folder(tmp_path / "folder", meta, images)
+    check(load(folder, Reading(progress=lambda *at: told.append(at))), meta, raw)
+    assert told == [(16, N), (32, N), (48, N), (50, N)]
+
+
+def test_the_index_of_a_streamed_sog_under_another_name(tmp_path: Path, refused) -> None:
+    (tmp_path / "scene.json").write_text(json.dumps({"lodLevels": 1, "filenames": ["1_0/meta.json"], "tree": {}}))
+    refused(tmp_path / "scene.json", "the index of a streamed SOG, name it lod-meta.json")
 
 
 CHANGES = {
@@ -266,10 +285,9 @@ def test_real_scenes(shared: Path, name: str, n: int, degree: int) -> None:
     assert 0.1 < float(scene.opacities.mean()) < 0.95
 
 
-def test_levels_of_a_real_scene_show_one_thing(shared: Path, tmp_path: Path, refused) -> None:
+def test_levels_of_a_real_scene_show_one_thing(shared: Path, tmp_path: Path) -> None:
     """The bounds in lod-meta.json, written by another program, hold for the decoded centres."""
     folder = shared / "scenes" / "playbot"
-    refused(folder, r"streamed SOG of several levels, name one level's folder such as .*playbot/0_0$")
     bound = json.loads((folder / "lod-meta.json").read_text())["tree"]["bound"]
     for level in ("3_0", "5_0"):
         shutil.copytree(folder / level, tmp_path / level)

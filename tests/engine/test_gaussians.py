@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from lyra.engine.errors import InputError
-from lyra.engine.scene.gaussians import Gaussians, drop_invalid
+from lyra.engine.scene.gaussians import Gaussians, base_colors, drop_invalid, limit_sh, merge
+from lyra.kernels.reference import sh_colors
 
 
 def scene(n: int = 5, k: int = 4, **changes: torch.Tensor) -> Gaussians:
@@ -71,3 +72,50 @@ def test_select_and_to_keep_all_tensors_together() -> None:
     assert len(picked) == 2
     assert picked.means.tolist() == [[0, 1, 2], [6, 7, 8]]
     assert {tensor.dtype for tensor in picked.tensors().values()} == {torch.float64}
+
+
+def random_scene(n: int, k: int, seed: int = 0) -> Gaussians:
+    rng = torch.Generator().manual_seed(seed)
+    return scene(
+        n,
+        k,
+        means=torch.randn(n, 3, generator=rng),
+        opacities=torch.rand(n, generator=rng),
+        sh=torch.randn(n, k, 3, generator=rng),
+    )
+
+
+def test_merging_keeps_all_splats_in_order_and_fills_up_harmonics() -> None:
+    parts = [random_scene(3, 4), random_scene(0, 1, 1), random_scene(5, 16, 2), random_scene(2, 1, 3)]
+    merged = merge(parts)
+    assert (len(merged), merged.sh_degree) == (10, 3)
+    for name in ("means", "quats", "scales", "opacities"):
+        assert torch.equal(getattr(merged, name), torch.cat([getattr(part, name) for part in parts]))
+    assert torch.equal(merged.sh[:3, :4], parts[0].sh) and not merged.sh[:3, 4:].any()
+    assert torch.equal(merged.sh[3:8], parts[2].sh)
+    assert torch.equal(merged.sh[8:, :1], parts[3].sh) and not merged.sh[8:, 1:].any()
+
+
+def test_a_merged_scene_is_of_the_first_type_and_one_scene_stays_itself() -> None:
+    alone = random_scene(3, 4)
+    assert merge([alone]) is alone
+    mixed = merge([alone.to(dtype=torch.float64), alone])
+    assert {tensor.dtype for tensor in mixed.tensors().values()} == {torch.float64}
+    assert torch.equal(mixed.means[3:].float(), alone.means)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_harmonics_are_cut_to_a_degree(degree: int) -> None:
+    full = random_scene(4, 16)
+    cut = limit_sh(full, degree)
+    assert cut.sh_degree == degree and cut.sh.is_contiguous()
+    assert torch.equal(cut.sh, full.sh[:, : (degree + 1) ** 2])
+    assert cut.means is full.means
+    low = random_scene(4, 4)
+    assert (limit_sh(low, degree) is low) == (degree >= 1)
+
+
+def test_base_colors_are_those_of_degree_0() -> None:
+    some = random_scene(6, 1)
+    directions = torch.randn(6, 3, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(base_colors(some).clamp(min=0), sh_colors(some.sh, directions))

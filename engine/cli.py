@@ -1,0 +1,36 @@
+"""The command `lyra`: each subcommand is a module of `engine/commands`, imported when it is called."""
+
+import importlib
+import sys
+
+from .command_line import guarded
+from .errors import InputError
+
+COMMANDS = {
+    "convert": "Write scenes in another format, merged, cropped, filtered, in other axes.",
+    "edit": "Select, delete, move, recolour, duplicate, merge and split splats by a script.",
+    "info": "Tell what a scene file holds, where it came from and what a conversion would cost.",
+    "redact": "Remove or blur what lies in a region or inside image masks, and check that it is gone.",
+    "strip": "Copy images without GPS, camera, time and all other metadata.",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 0 when all went well, 2 when what was given cannot be used."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if given else 2
+    return guarded(f"lyra {given[0]}" if given[0] in COMMANDS else "lyra", lambda: _run(given[0], given[1:]))
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    if name not in COMMANDS:
+        raise InputError(f"{name!r} is no command: give {', '.join(COMMANDS)}")
+    importlib.import_module(f".commands.{name}", __package__).command(arguments)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {told}" for name, told in COMMANDS.items()]
+    return "\n".join(["usage: lyra COMMAND ...", "", *rows, "", "lyra COMMAND --help tells more."])
