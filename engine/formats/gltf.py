@@ -3,7 +3,7 @@
 Attributes of a primitive of mode POINTS, beside POSITION (float; 8 or 16 bits with KHR_mesh_quantization):
     KHR_gaussian_splatting:ROTATION               VEC4 x y z w, float or normalised signed 8 or 16 bits
     KHR_gaussian_splatting:SCALE                  VEC3 linear, float or unsigned 8 or 16 bits, normalised or not
-    KHR_gaussian_splatting:OPACITY                SCALAR 0..1 (more counts as 1), float or normalised unsigned 8 or 16 bits
+    KHR_gaussian_splatting:OPACITY                SCALAR 0..1, more is 1; float or normalised unsigned 8, 16 bits
     KHR_gaussian_splatting:SH_DEGREE_l_COEF_n     VEC3 float, m = n - l, signs of 3DGS, l from 0 to at most 3, whole
                                                   degrees without a gap
 All primitives of the scene are joined in the order of its tree; lower degrees are filled up with zeros; nodes may turn,

@@ -54,6 +54,10 @@ class Gaussians:
 
     def select(self, index: Tensor | slice) -> "Gaussians":
         """The splats that a boolean mask, an index tensor or a slice names."""
+        if isinstance(index, Tensor) and index.dtype == torch.bool:
+            index = index.nonzero()[:, 0]
+        if isinstance(index, Tensor):  # several times as fast as brackets
+            return Gaussians(**{name: tensor.index_select(0, index) for name, tensor in self.tensors().items()})
         return Gaussians(**{name: tensor[index] for name, tensor in self.tensors().items()})
 
 
