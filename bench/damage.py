@@ -37,7 +37,7 @@ def _wound(data: bytes, rng: random.Random) -> bytes:
                 return _in_glb(data, rng)
             if data.lstrip()[:1] in (b"{", b"["):
                 return _in_json(data, rng)
-        except (ValueError, EOFError, OSError, zlib.error, zipfile.BadZipFile, struct.error, RecursionError):
+        except (ValueError, EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile, struct.error):
             pass  # an earlier wound has closed this door
     return _in_bytes(data, rng)
 
