@@ -281,7 +281,7 @@ def test_save_refuses(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=name):
             save(random_scene(4, 1), tmp_path / name)
     (tmp_path / "folder.ply").mkdir()
-    with pytest.raises(InputError, match="directory"):
+    with pytest.raises(InputError, match="is a folder"):
         save(random_scene(4, 1), tmp_path / "folder.ply")
     scene = random_scene(4, 1)
     scene.opacities[2] = 1.5
