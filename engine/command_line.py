@@ -6,6 +6,7 @@ stderr, data to stdout.
 
 import dataclasses
 import io
+import os
 import re
 import sys
 import warnings
@@ -29,10 +30,14 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # as torch says it, 
 
 def guarded(prog: str, command: Callable[[], None]) -> int:
     """Runs a command; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of names that the terminal cannot show
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"{prog}: warning: {message}", file=sys.stderr)
             command()
+            sys.stdout.flush()
     except InputError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
@@ -44,6 +49,9 @@ def guarded(prog: str, command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print(f"{prog}: stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 
@@ -86,7 +94,7 @@ def parse_with_config(kind: type[Options], arguments: list[str], prog: str, repe
 @contextmanager
 def progress_bar(console: Console, name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told how many of how many are done; it goes when the block ends."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,7 +1,9 @@
 """Files at the border of the engine: sized, read and replaced, every error of the system told in one line."""
 
+import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +68,19 @@ def map_bytes(path: Path) -> np.ndarray:
         raise InputError(f"{path}: {cause(error)}, give a file that can be read") from error
 
 
+def files_under(folder: Path) -> list[Path]:
+    """All files in a folder and its folders, links followed once, in the order of their names."""
+    found, known = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in known:
+            folders.clear()
+            continue
+        known.add(real)
+        found += [Path(place) / name for name in names if (Path(place) / name).is_file()]
+    return sorted(found)
+
+
 def check_writable(path: Path) -> None:
     """Try, before long work, whether `replacing` could put a file at `path`; leaves nothing behind.
 
@@ -102,10 +117,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             scratch.unlink(missing_ok=True)
     except OSError as error:
         raise _not_writable(path, error) from error
+    except ValueError as error:
+        if "null byte" not in str(error):
+            raise
+        raise _not_writable(path, error) from error
 
 
 def _target(path: Path) -> Path:
     """The file that a path leads to, there or not, which a file may take the place of."""
+    if not path.parent.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     target = Path(os.path.realpath(path))
     if target.is_symlink():
         raise OSError("is a link in a circle")
@@ -117,7 +138,7 @@ def _target(path: Path) -> Path:
 
 
 def _scratch(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
 
 
 def _not_writable(path: Path, error: Exception) -> InputError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from ..command_line import parse
 from ..errors import InputError
 from ..formats.registry import format_of_name
-from ..scene.edit import REST, apply, split
+from ..scene.edit import REST, Merge, apply, split
 from ..scene.edit_script import Script, parse_script, plain_script, read_script, write_script
 from ..scene.provenance import Provenance, provenance_of
 from ..strict_yaml import within
@@ -50,6 +51,9 @@ def command(arguments: list[str]) -> None:
     formats = [check_output(path, options) for path in targets.values()]
     if options.record is not None:
         check_free(options.record, options)
+        taken = {source, *scripts, *targets.values(), *(op.file for op in script.operations if isinstance(op, Merge))}
+        if os.path.realpath(options.record) in {os.path.realpath(path) for path in taken}:
+            raise InputError(f"--record {options.record}: is one of the other files of this command, give another name")
     inputs = Inputs(notes)
     scene = apply(inputs.read(source), script.operations, inputs.read)
     if not len(scene):

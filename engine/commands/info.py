@@ -8,13 +8,14 @@ from typing import Any
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..command_line import parse, progress_bar
 from ..errors import InputError
 from ..formats.format import Format, Reading
 from ..formats.loss import conversion_loss, sample
-from ..formats.registry import FORMATS, about, load, recognise
+from ..formats.registry import FORMATS, about, files_of, load, recognise
 from ..scene.gaussians import Gaussians
 from ..scene.provenance import read_note
 from ..scene.statistics import statistics
@@ -63,7 +64,7 @@ def describe(path: Path, scene: Gaussians) -> dict[str, Any]:
         "file": path.resolve().name,
         "format": said.kind,
         "axes": format.axes,
-        "bytes": sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in files_of(path)),
         "levels": said.levels,
         "splats": len(scene),
         "declared": said.splats,
@@ -89,7 +90,7 @@ def _loss(scene: Gaussians, format: Format) -> dict[str, Any]:
 
 def _print(out: Console, told: dict[str, Any]) -> None:
     axes = f"usually {told['axes']} axes"
-    out.print(f"[bold]{told['file']}[/]  {told['format']}, {told['bytes']:,} bytes, {axes}")
+    out.print(f"{told['file']}  {told['format']}, {told['bytes']:,} bytes, {axes}", markup=False, style="bold")
     dropped = told["declared"] - told["splats"] if told["levels"] == 1 else 0
     out.print(
         f"{told['splats']:,} splats"
@@ -143,7 +144,7 @@ def _print_losses(out: Console, losses: dict[str, Any]) -> None:
     table = Table(*heads, box=None, header_style="dim")
     for ending, loss in losses.items():
         if "refused" in loss:
-            table.add_row(ending, loss["refused"])
+            table.add_row(ending, escape(loss["refused"]))
         else:
             cells = [loss[name]["max"] * (100 if name == "scale" else 1) if name in loss else None for name in names]
             table.add_row(ending, *("" if cell is None else f"{cell:.2g}" for cell in cells))

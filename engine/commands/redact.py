@@ -1,5 +1,8 @@
 """`lyra redact`: a scene without what is to stay private, and a check that it is gone."""
 
+import math
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from ...kernels.constants import ALPHA_MIN
 from ..command_line import parse, progress_bar
 from ..errors import InputError
 from ..formats.format import Reading, Writing
-from ..formats.registry import about, format_of_name, load, save
+from ..formats.registry import about, files_of, format_of_name, load, outputs, save
 from ..privacy.check import Left, agreement, cameras_around, left_inside
 from ..privacy.coarse import CELLS
 from ..privacy.masks import hidden_by_masks, left_in_masks, load_masks
@@ -24,7 +27,7 @@ from ..scene.filters import parse_region
 from ..scene.gaussians import Gaussians
 from ..scene.provenance import provenance_of, read_note, write_note
 from ..scene.regions import Region, bounds, grown
-from .scene_files import OutputOptions, check_output, staging
+from .scene_files import OutputOptions, check_output
 
 SAME = 60.0  # dB that what did not change has to reach
 MOST_LEFT = 0.1  # of what masks cover that may come from splats which stay
@@ -63,8 +66,8 @@ class RedactOptions(OutputOptions):
 def command(arguments: list[str]) -> None:
     """Run with arguments of a command line."""
     options = parse(RedactOptions, arguments, "lyra redact")
-    notes = Console(stderr=True, highlight=False, soft_wrap=True)
-    regions = [parse_region(text) for text in options.region]
+    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    regions = [_finite(parse_region(text)) for text in options.region]
     backend = _check(options)
     views = [] if options.masks is None else load_masks(options.masks, load_cameras(_cameras(options)))
     with progress_bar(notes, f"reading {options.source.name}", "splats") as progress:
@@ -91,9 +94,16 @@ def _check(options: RedactOptions) -> str:
     if options.level < 0:
         raise InputError(f"--level {options.level} is out of range: give 0, the finest, or more")
     check_output(options.target, options)
-    if options.target.exists() and options.source.exists() and options.target.samefile(options.source):
+    read = {os.path.realpath(file) for file in files_of(options.source)} if options.source.exists() else set()
+    if read & {os.path.realpath(file) for file in outputs(options.target)}:
         raise InputError(f"{options.target}: is the input itself: give another name, and delete the input afterwards")
     return resolve_backend(options.backend)
+
+
+def _finite(region: Region) -> Region:
+    if not all(math.isfinite(value) for corner in bounds(region) for value in corner):
+        raise InputError(f"region {region} has no end: give finite numbers, so that it can be looked at from outside")
+    return region
 
 
 def _cameras(options: RedactOptions) -> Path:
@@ -109,14 +119,17 @@ def _redact_regions(
     cells = options.cells if options.mode == "blur" else None
     around = [camera for region in regions for camera in cameras_around(region, options.views)]
     found: list[Left] = []
-    with staging(options.target.parent) as scratch:
+    finest = min(_finest(region, cells) for region in regions)
+    folder = options.target.parent if options.target.parent.exists() else None
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as scratch:
+        trial = Path(scratch) / options.target.name
         for share in MARGINS:
             wider = [grown(region, share * _side(region)) for region in regions]
             redaction = redact_regions(scene, wider, cells=cells)
             told = _compare(scene, redaction, around, backend)
-            _write(options, redaction.scene, scratch / options.target.name)
-            back = load(scratch / options.target.name)
-            found = [left_inside(back, region, options.views, finest=_finest(region, cells)) for region in regions]
+            _write(options, redaction.scene, trial)
+            back = load(trial)
+            found = [left_inside(back, region, options.views, finest=finest) for region in regions]
             if not any(left.splats or left.alpha >= ALPHA_MIN for left in found):
                 break
         else:
@@ -126,6 +139,7 @@ def _redact_regions(
                 f"{options.target}: not kept, {worst.splats} splats reach back into a region with alpha up to "
                 f"{worst.alpha:.3f} since {format} rounds them: write .ply, or give a larger region"
             )
+    _write(options, redaction.scene, options.target)  # the same bytes again, by the way that replaces all old parts
     _tell(notes, options, redaction, told)
     margin = f", cut {share:.0%} of its size outside it for the rounding of the format" if share else ""
     notes.print(f"checked from {options.views} directions: nothing is left in {len(regions)} region(s){margin}")

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from ..command_line import progress_bar
 from ..errors import InputError
 from ..files import cause, check_writable
 from ..formats.format import Format, Reading, Writing
-from ..formats.registry import about, format_of_name, load, recognise, save
+from ..formats.registry import about, files_of, format_of_name, load, outputs, recognise, save
 from ..scene.gaussians import Gaussians
 from ..scene.provenance import Provenance, Source, source_of, write_note
 
@@ -61,7 +61,7 @@ class Inputs:
         if len(self._marks) > 1:
             told = f"{self._marks[True]} is marked as antialiased and {self._marks[False]} is not"
             raise InputError(f"{told}: they cannot become one scene, write them apart")
-        self.sources.append(source_of(path, said.note))
+        self.sources.append(source_of(path, said.note, files_of(path)))
         return scene
 
     @property
@@ -80,18 +80,23 @@ def check_output(path: Path, options: OutputOptions) -> Format:
         raise InputError(f"--spz-version {options.spz_version} is not written: give 2, 3 or 4")
     format = format_of_name(path)
     if format.save is not None:
-        check_free(path, options)
+        check_free(path, options, outputs(path))
     return format
 
 
-def check_free(path: Path, options: OutputOptions) -> None:
+def check_free(path: Path, options: OutputOptions, files: Sequence[Path] = ()) -> None:
     """Whether a file may be written at a path, and can be.
+
+    Args:
+        files: all that would be replaced, where that is more than the one.
 
     Raises:
         InputError: not so.
     """
-    if path.exists() and not options.overwrite:
-        raise InputError(f"{path}: is there already: give another name or --overwrite")
+    if not options.overwrite:
+        for file in files or [path]:
+            if file.exists():
+                raise InputError(f"{file}: is there already: give another name or --overwrite")
     makes_folder = path.name == FOLDER_META and not path.parent.exists()
     check_writable(path.parent if makes_folder else path)
 
@@ -134,7 +139,7 @@ def staging(folder: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as scratch:
             yield Path(scratch)
             for file in sorted(Path(scratch).iterdir()):
-                os.replace(file, folder / file.name)
+                os.replace(file, os.path.realpath(folder / file.name))
     except OSError as error:
         raise InputError(f"{folder}: {cause(error)}, give a folder that can be written") from error
 
@@ -147,11 +152,16 @@ def _write(
     notes: Console,
 ) -> None:
     """Saves each scene at its place, and speaks of the path that is meant."""
+    counts: dict[Path, int] = {}
     for path, (scene, provenance) in scenes.items():
         try:
             with progress_bar(notes, f"writing {path.name}", "splats") as progress:
-                save(scene, places[path], Writing(antialiased, write_note(provenance), options.spz_version, progress))
+                writing = Writing(antialiased, write_note(provenance), options.spz_version, progress)
+                counts[path] = save(scene, places[path], writing)
         except InputError as error:
             raise InputError(str(error).replace(str(places[path]), str(path))) from None
     for path, (scene, _) in scenes.items():
-        notes.print(f"wrote {path}: {len(scene):,} splats, SH {scene.sh_degree}", highlight=False, soft_wrap=True)
+        degree = min(scene.sh_degree, format_of_name(path).sh_degree)
+        lost = "" if degree == scene.sh_degree else f", all that {path.suffix} holds of SH {scene.sh_degree}"
+        told = f"wrote {path}: {counts[path]:,} splats, SH {degree}{lost}"
+        notes.print(told, highlight=False, markup=False, soft_wrap=True)

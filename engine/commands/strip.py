@@ -52,7 +52,7 @@ def command(arguments: list[str]) -> None:
             _write(out, data, options.overwrite, path)
             names[out] = path
             progress(done + 1, len(images))
-    notes.print(f"wrote {len(names)} images to {target}")
+    notes.print(f"wrote {len(names)} images to {target}", markup=False)
     if refused:
         more = f" ({len(refused)} of {len(images)} were left out)" if len(refused) > 1 else ""
         raise InputError(f"{refused[0]}{more}")

@@ -34,6 +34,7 @@ from . import smallest_three
 from .format import About, Format, Reading, Writing, blocks
 from .ply_header import Header, columns, header_bytes, read_header, read_rows, require, rest_columns
 
+FARTHEST = 1e38  # world units; the width of a chunk must fit float32
 CHUNK = 256  # splats that share their bounds
 PACKED = ["packed_position", "packed_rotation", "packed_scale", "packed_color"]
 BOUNDS = [f"{end}_{axis}" for end in ("min", "max") for axis in ("x", "y", "z")]
@@ -113,6 +114,9 @@ def save(gaussians: Gaussians, path: Path, writing: Writing) -> None:
     chunks, rest = -(-n // CHUNK), [f"f_rest_{i}" for i in range(3 * k)]
     tables = [("chunk", chunks, "float", BOUNDS + SCALE_BOUNDS + COLOR_BOUNDS), ("vertex", n, "uint", PACKED)]
     header = header_bytes([*tables, ("sh", n, "uchar", rest)][: 3 if k else 2], path, writing)
+    if n and float(gaussians.means.abs().max()) > FARTHEST:
+        far = float(gaussians.means.abs().max())
+        raise InputError(f"{path}: a position of {far:.3g} is more than compressed PLY holds, {FARTHEST:g}: crop it")
     order = morton_order(gaussians.means)
     with replacing(path) as stream:
         stream.write(header)

@@ -36,7 +36,16 @@ from ..scene.transform import transform
 from .format import About, Format, Reading, blocks
 from .gltf_accessor import Accessor, accessor
 from .gltf_file import JSON_LIMIT, MAGIC, VALUES_LIMIT, Document, element, integer, open_document, refuse
-from .gltf_writer import ANTIALIASED_KEY, EXTENSION, NOTE_KEY, PREFIX, coefficient_names, save
+from .gltf_writer import (
+    ANTIALIASED_KEY,
+    EXTENSION,
+    NOTE_KEY,
+    PREFIX,
+    buffer_files,
+    coefficient_names,
+    files_beside,
+    save,
+)
 
 PARTS_LIMIT = 1 << 12  # primitives with splats, each placed by a node
 GROWTH, SMALL = 100, 64 << 20  # a scene in memory may be so many times its files, plus so many bytes
@@ -294,4 +303,6 @@ def _quadrature(k: int) -> tuple[Tensor, Tensor]:
     return basis.float(), (basis * weights[:, None]).T.float()
 
 
-FORMAT = Format("glTF", (".glb", ".gltf"), "luf", matches, load, about, save, carries_note=True)
+FORMAT = Format(
+    "glTF", (".glb", ".gltf"), "luf", matches, load, about, save, True, beside=buffer_files, parts=files_beside
+)

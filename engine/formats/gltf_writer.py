@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from ... import __version__
 from ...kernels.constants import SH_C0
 from ..errors import InputError
-from ..files import replacing
+from ..files import read_bytes, replacing
 from ..scene.gaussians import Gaussians
 from .format import Writing, blocks
 
@@ -54,6 +54,20 @@ def coefficient_names(k: int) -> list[str]:
     return [f"{PREFIX}SH_DEGREE_{degree}_COEF_{i}" for degree in degrees for i in range(2 * degree + 1)]
 
 
+def buffer_files(path: Path) -> list[Path]:
+    """Where the buffer of a .gltf goes; a .glb has its own inside."""
+    return [path.with_suffix(".bin")] if path.suffix.lower() == ".gltf" else []
+
+
+def files_beside(path: Path) -> list[Path]:
+    """The buffers of a valid .gltf that are files; none of a .glb."""
+    if read_bytes(path, 4) == b"glTF":
+        return []
+    buffers = json.loads(read_bytes(path)).get("buffers", ())
+    uris = [buffer.get("uri", "data:") for buffer in buffers]
+    return [path.parent / unquote(uri) for uri in dict.fromkeys(uris) if not uri.startswith("data:")]
+
+
 @torch.no_grad()
 def save(gaussians: Gaussians, path: Path, writing: Writing) -> None:
     """Writes a .glb, or, where the name ends so, a .gltf and its buffer in a .bin of the same stem.
@@ -67,7 +81,9 @@ def save(gaussians: Gaussians, path: Path, writing: Writing) -> None:
     size = attributes[-1].start + attributes[-1].row * len(gaussians)
     described = _described(gaussians, attributes, size, writing)
     if path.name.lower().endswith(".gltf"):
-        beside = path.with_suffix(".bin")
+        (beside,) = buffer_files(path)
+        if not beside.name.isprintable():
+            raise InputError(f"{path!s:.200}: a name that glTF cannot tell, give one of printable letters")
         described["buffers"][0]["uri"] = quote(beside.name)
         with replacing(path) as text, replacing(beside) as stream:
             text.write(json.dumps(described, indent=1).encode())

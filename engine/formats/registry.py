@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
-from ..files import cause, read_bytes
+from ..files import cause, files_under, read_bytes
 from ..scene.gaussians import Gaussians, drop_invalid
-from ..scene.provenance import read_sidecar, write_sidecar
+from ..scene.provenance import read_sidecar, sidecar_of, write_sidecar
 from . import compressed_ply, gltf, ksplat, ply, sog, splat, spz, streamed_sog
 from .format import PLAIN_READING, PLAIN_WRITING, About, Format, Reading, Writing
 
@@ -58,10 +58,13 @@ def about(path: str | os.PathLike[str]) -> About:
     return said if format.carries_note else replace(said, note=read_sidecar(Path(path)))
 
 
-def save(gaussians: Gaussians, path: str | os.PathLike[str], writing: Writing = PLAIN_WRITING) -> None:
-    """Writes a scene in the format that the name ends in; the file appears whole or not at all.
+def save(gaussians: Gaussians, path: str | os.PathLike[str], writing: Writing = PLAIN_WRITING) -> int:
+    """Writes a scene in the format that the name ends in; a file appears whole or not at all.
 
     Invalid splats are left out with a warning.
+
+    Returns:
+        How many splats were written.
 
     Raises:
         InputError: an ending that is not written, a place that cannot be written, nothing valid to write, or an opacity
@@ -78,6 +81,26 @@ def save(gaussians: Gaussians, path: str | os.PathLike[str], writing: Writing = 
     format.save(valid, path, writing)
     if not format.carries_note:
         write_sidecar(path, writing.note)
+    return len(valid)
+
+
+def outputs(path: Path) -> list[Path]:
+    """All files that `save` may write or take away for a path.
+
+    Raises:
+        InputError: as `format_of_name`.
+    """
+    format = format_of_name(path)
+    return [path, *format.beside(path), *([] if format.carries_note else [sidecar_of(path)])]
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of the scene at a path, itself first; of a folder, all files in it.
+
+    Raises:
+        InputError: as `recognise`.
+    """
+    return files_under(path) if path.is_dir() else [path, *recognise(path).parts(path)]
 
 
 def format_of_name(path: Path) -> Format:

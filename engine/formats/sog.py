@@ -39,10 +39,11 @@ from .sog_meta import (
     Meta,
     Palette,
     Source,
+    folder_parts,
     open_source,
     read_meta,
 )
-from .sog_writer import save
+from .sog_writer import folder_files, save
 
 SPLATS_PER_BYTE = 1024  # of the first image; noise, so that real scenes stay below 2
 
@@ -190,4 +191,6 @@ def _pixels(source: Source, name: str, image: Image.Image) -> np.ndarray:
         raise InputError(f"{source.path}: {name} is a damaged image ({cause(error)}), export it again") from error
 
 
-FORMAT = Format("SOG", (".sog", "meta.json"), "rdf", matches, load, about, save, carries_note=True, order=morton_order)
+FORMAT = Format(
+    "SOG", (".sog", "meta.json"), "rdf", matches, load, about, save, True, morton_order, folder_files, folder_parts
+)

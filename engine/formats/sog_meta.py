@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import cause, file_size, read_bytes
+from ..files import cause, file_size, files_under, read_bytes
 
 VERSION = 2
 COEFFICIENTS = {1: 3, 2: 8, 3: 15}  # SH coefficients per channel, without the first, by number of bands
@@ -75,6 +75,11 @@ def open_source(path: Path) -> Iterator[Source]:
             yield source
     else:
         yield _beside(path)
+
+
+def folder_parts(path: Path) -> list[Path]:
+    """The other files in the folder of a .json; none of a .sog."""
+    return [file for file in files_under(path.parent) if file != path] if path.suffix.lower() == ".json" else []
 
 
 @contextmanager

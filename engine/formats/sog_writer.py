@@ -65,6 +65,11 @@ def save(gaussians: Gaussians, path: Path, writing: Writing) -> None:
     (_save_bundle if bundled else _save_folder)(gaussians, path, writing)
 
 
+def folder_files(path: Path) -> list[Path]:
+    """The images that a scene in a folder may have, by our names; none of a .sog."""
+    return [path.with_name(name) for names in FILES.values() for name in names] if path.name == "meta.json" else []
+
+
 def image_size(count: int) -> tuple[int, int]:
     """Width and height in texels of an image with one for each splat, multiples of four."""
     width = 4 * math.ceil(math.sqrt(count) / 4)
@@ -88,10 +93,14 @@ def _save_folder(gaussians: Gaussians, path: Path, writing: Writing) -> None:
     except OSError as error:
         raise InputError(f"{path}: {cause(error)}, give a folder that can be made") from error
     check_writable(path)
+    old = {file for file in folder_files(path) if path.exists()}  # of a scene that goes
     with ExitStack() as stack:  # what is entered first takes its place last
         meta = stack.enter_context(replacing(path))
         for name, data in _parts(gaussians, writing):
             (meta if name == path.name else stack.enter_context(replacing(path.parent / name))).write(data)
+            old.discard(path.parent / name)
+        for file in old - {path}:
+            file.unlink(missing_ok=True)
         path.unlink(missing_ok=True)  # from here on the old scene is none, and neither is the new one yet
 
 

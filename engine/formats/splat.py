@@ -92,4 +92,4 @@ def _count(path: Path) -> int:
     return size // ROW.itemsize
 
 
-FORMAT = Format(".splat", (".splat",), "rdf", matches, load, about, save)
+FORMAT = Format(".splat", (".splat",), "rdf", matches, load, about, save, sh_degree=0)

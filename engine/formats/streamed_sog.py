@@ -17,7 +17,7 @@ from ..files import cause, file_size, read_bytes
 from ..scene.gaussians import Gaussians
 from . import sog
 from .format import About, Format, Reading, blocks
-from .sog_meta import Meta, open_source, parse_json, plain_name, read_meta, whole
+from .sog_meta import Meta, folder_parts, open_source, parse_json, plain_name, read_meta, whole
 
 NAME = "lod-meta.json"
 INDEX_LIMIT = 64 << 20  # bytes of lod-meta.json; those of large cities have some 20 MB
@@ -195,4 +195,4 @@ def _file(name: Any) -> str:
     return name
 
 
-FORMAT = Format("streamed SOG", (NAME,), "rdf", matches, load, about)
+FORMAT = Format("streamed SOG", (NAME,), "rdf", matches, load, about, parts=folder_parts)

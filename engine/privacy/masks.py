@@ -1,5 +1,6 @@
 """Which splats images with masks want hidden."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,13 +81,14 @@ def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
 
 def load_masks(folder: Path, cameras: Sequence[Camera]) -> list[tuple[Camera, Tensor]]:
     """Pairs cameras, in their order, with the images in a folder, in the order of their names; white is to be hidden.
+    Numbers within names count as numbers: 2.png comes before 10.png.
 
     Raises:
         InputError: there are not as many images as cameras, one cannot be read or has another size than its camera, or
             all are black.
     """
     try:
-        files = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in ENDINGS)
+        files = sorted((entry for entry in folder.iterdir() if entry.suffix.lower() in ENDINGS), key=_natural)
     except OSError as error:
         raise InputError(f"{folder}: {cause(error)}, give a folder of masks") from error
     if len(files) != len(cameras):
@@ -95,6 +97,10 @@ def load_masks(folder: Path, cameras: Sequence[Camera]) -> list[tuple[Camera, Te
     if not any(bool(mask.any()) for _, mask in views):
         raise InputError(f"{folder}: all masks are black, so nothing is to be hidden: white is what goes")
     return views
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
 def _mask(file: Path, camera: Camera) -> Tensor:

@@ -235,7 +235,9 @@ def _plain_operation(operation: Operation, folder: Path | None) -> dict[str, Any
         case Delete(where) | Keep(where):
             return _plain_selection(where)
         case Merge(file):
-            return {"file": file.name if folder is None else Path(os.path.relpath(file, folder)).as_posix()}
+            if folder is None:
+                return {"file": file.name}
+            return {"file": Path(os.path.relpath(os.path.realpath(file), os.path.realpath(folder))).as_posix()}
         case Transform(matrix, where) | Duplicate(matrix, where):
             plain: dict[str, Any] = {"matrix": matrix}
         case Recolor(matrix, offset, where):

@@ -72,7 +72,7 @@ def parse_region(text: str) -> Region:
     """
     kind, _, rest = (part.strip() for part in text.partition(":"))
     if kind == "box":
-        return parse_box(rest)
+        return parse_box(rest)  # also with infinite sides
     numbers = tuple(_number(part) for part in rest.split(","))
     if kind != "sphere" or len(numbers) != 4 or any(map(math.isnan, numbers)):
         raise InputError(f"region {text!r}: give box: x0,y0,z0,x1,y1,z1 or sphere: x,y,z,radius")

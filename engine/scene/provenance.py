@@ -12,6 +12,8 @@ has none. It holds no times, no names of people or machines and no folders, so t
 import dataclasses
 import hashlib
 import json
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,12 @@ from typing import Any
 
 from ... import __version__
 from ..errors import InputError
-from ..files import cause, file_size, read_bytes, replacing
+from ..files import cause, file_size, files_under, read_bytes, replacing
 
 MADE_BY = f"lyra {__version__}"
 SIDECAR = ".provenance.json"
+DEPTH = 32  # of history that is kept
+MANY = 100  # sources that are kept one by one
 LIMIT = 1 << 16  # bytes of a note; older history is dropped to keep below it
 PIECE = 1 << 20  # bytes that are hashed at a time
 
@@ -64,17 +68,21 @@ def provenance_of(
     )
 
 
-def source_of(path: Path, note: str | None) -> Source:
-    """A file, or a folder by the names and contents of all files in it, with the provenance that it carries.
+def source_of(path: Path, note: str | None, files: Sequence[Path] = ()) -> Source:
+    """What a scene was read from, with the provenance that it carries.
+
+    Args:
+        files: all that belong to it, hashed by name and content; by default the one at `path`, or all in that folder.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: one cannot be read.
     """
     digest, size = hashlib.sha256(), 0
-    files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
+    folder = path if path.is_dir() else path.parent
+    files = files or (files_under(path) if path.is_dir() else [path])
     for file in files:
-        if file != path:
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        if len(files) > 1 or path.is_dir():
+            digest.update(os.fsencode(os.path.relpath(file, folder)) + b"\0")
         size += file_size(file)
         try:
             with file.open("rb") as stream:
@@ -87,7 +95,9 @@ def source_of(path: Path, note: str | None) -> Source:
 
 def write_note(provenance: Provenance) -> str:
     """One line of ASCII JSON of at most LIMIT bytes; of too long a history the oldest part is left out."""
-    depth = 32
+    depth = DEPTH
+    if len(provenance.sources) > MANY:
+        provenance = dataclasses.replace(provenance, sources=_folded(provenance.sources))
     while len(text := json.dumps(_plain(provenance, depth))) > LIMIT and depth:
         depth -= 1
     if len(text) > LIMIT:
@@ -100,7 +110,7 @@ def read_note(text: str | None) -> Provenance | None:
     if text is None or len(text) > LIMIT:
         return None
     try:
-        return _provenance(json.loads(text))
+        return _provenance(_shallow(json.loads(text, parse_constant=_refuse, parse_float=_finite)))
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
         return None
 
@@ -132,6 +142,38 @@ def write_sidecar(path: Path, note: str | None) -> None:
 def sidecar_of(path: Path) -> Path:
     """Where the provenance of a file lies that cannot carry it."""
     return path.with_name(path.name + SIDECAR)
+
+
+def _folded(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    """The first sources, and the rest as one with the hash of their hashes."""
+    rest = sources[MANY:]
+    digest = hashlib.sha256("".join(source.sha256 for source in rest).encode()).hexdigest()
+    return (*sources[:MANY], Source(f"{len(rest)} more", sum(source.bytes for source in rest), digest))
+
+
+def _shallow(value: Any) -> Any:
+    """JSON values, unless they are nested deeper than a note of ours."""
+    level = [value]
+    for _ in range(8 * DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return value
+    raise ValueError("nested too deep")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text} is beyond float64")
+    return float(text)
 
 
 def _shared(sources: Sequence[Source], field: str) -> str | None:
