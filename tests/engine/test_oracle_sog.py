@@ -55,7 +55,7 @@ def test_it_reads_what_we_write(shared: Path, tmp_path: Path, convert: Convert, 
     span = (scene.means.abs().log1p().copysign(scene.means)).aminmax(dim=0)
     assert (gaps["means"] <= 0.501 * (span.max - span.min) / 65535 + 1e-6).all()
     assert gaps["quats"].max() < 0.0193 and gaps["opacities"].max() < 0.501 / 255
-    assert gaps["scales"].square().mean().sqrt() < 0.006 and gaps["sh"].square().mean().sqrt() < 0.003
+    assert gaps["scales"].square().mean().sqrt() < 0.006 and gaps["sh"].square().mean().sqrt() < 0.005
 
 
 @pytest.mark.parametrize("name", ["scene.sog", "folder/meta.json"])
