@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def command(arguments: list[str]) -> None:
     if options.json:
         print(json.dumps(told, indent=1))
     else:
-        _print(Console(soft_wrap=True, highlight=False), told)
+        wide = None if sys.stdout.isatty() else 200  # a pipe has no width, and tables are cut to what they are given
+        _print(Console(soft_wrap=True, highlight=False, width=wide), told)
 
 
 def describe(path: Path, scene: Gaussians) -> dict[str, Any]:
