@@ -112,10 +112,13 @@ class _Blend(torch.autograd.Function):
         records, features, background, rgb, alpha, depth, sums = ctx.saved_tensors
         grad_rgb, grad_alpha, grad_depth, _, grad_features, _, _ = grads
         with ctx.request.span("blend backward"):
-            pixels, grad_background = _undo_output(rgb, alpha, depth, background, grad_rgb, grad_alpha, grad_depth)
+            pixels = _undo_output(rgb, alpha, depth, background, grad_rgb, grad_alpha, grad_depth)
             grad_records, grad_inputs = ctx.stages.blend_backward(
                 records, ctx.lists, features, sums, pixels, grad_features, ctx.request
             )
+            grad_background = None
+            if ctx.needs_input_grad[-1]:
+                grad_background = (pixels.rgb * (1 - alpha[..., None])).sum(dim=(1, 2))
         grad_picture = None
         if ctx.watch is not None:
             if ctx.request.options.absgrad:
@@ -133,23 +136,28 @@ def _undo_output(
     grad_rgb: Tensor | None,
     grad_alpha: Tensor | None,
     grad_depth: Tensor | None,
-) -> tuple[PixelGradients, Tensor]:
-    """Gradients by a pixel's raw sums from those by its outputs, and that by the background [v, 3]."""
-    grad_rgb = torch.zeros_like(rgb) if grad_rgb is None else grad_rgb
-    back = background[:, None, None]  # [v, 1, 1, 3]
-    clear = 1 - alpha[..., None]
-    by_alpha = -(grad_rgb * back).sum(dim=-1)
+) -> PixelGradients:
+    """Gradients by a pixel's raw sums from those by its outputs.
+
+    What background and normalisation take from a pixel's sums they take from its total too: of that remain the colours
+    before the background, and alpha by its own gradient.
+    """
+    grad_rgb = torch.zeros_like(rgb) if grad_rgb is None else grad_rgb.contiguous()
+    by_background = _dot(grad_rgb, background[:, None, None])
+    by_alpha, total = -by_background, _dot(grad_rgb, rgb) - by_background
     if grad_alpha is not None:
-        by_alpha = by_alpha + grad_alpha
-    total = ((rgb - clear * back) * grad_rgb).sum(dim=-1)
+        by_alpha, total = by_alpha + grad_alpha, torch.addcmul(total, alpha, grad_alpha)
     by_depth = None
     if grad_depth is not None and depth is not None:
         by_depth = torch.where(alpha > 0, grad_depth / torch.where(alpha > 0, alpha, 1.0), 0.0)
-        by_alpha = by_alpha - by_depth * depth
-        total = total + by_depth * depth * alpha
-    total = total + by_alpha * alpha
-    grad_background = (grad_rgb * clear).sum(dim=(1, 2))
-    return PixelGradients(grad_rgb.contiguous(), by_alpha.contiguous(), by_depth, total), grad_background
+        by_alpha = torch.addcmul(by_alpha, by_depth, depth, value=-1)
+    return PixelGradients(grad_rgb, by_alpha, by_depth, total)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Over the three channels [..., 3]; three times as fast as a product and its sum."""
+    (red, green, blue), (by_red, by_green, by_blue) = a.unbind(dim=-1), b.unbind(dim=-1)
+    return torch.addcmul(torch.addcmul(red * by_red, green, by_green), blue, by_blue)
 
 
 class Stage(NamedTuple):

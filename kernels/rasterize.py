@@ -115,7 +115,7 @@ def rasterize(
     rows = rows.to(means.device, non_blocking=True).reshape(scenes, views, -1)
     back = back.to(means.device, non_blocking=True).reshape(scenes, views, 3)
     tensors = {
-        name: tensor.to(dtype).reshape(scenes, *tensor.shape[len(lead) :]).contiguous()
+        name: _apart(tensor.to(dtype).reshape(scenes, *tensor.shape[len(lead) :]).contiguous())
         for name, tensor in given.items()
     }
     requests = [
@@ -140,6 +140,11 @@ def rasterize(
     names = [name for name in Rendering._fields if isinstance(getattr(frames[0], name), Tensor)]
     found = {name: _join([getattr(frame, name) for frame in frames], shape) for name in names}
     return frames[0]._replace(**found, counts=counts, projected=projected)
+
+
+def _apart(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The scenes of a tensor [scenes, ...]; indexing would fill and copy gradients."""
+    return (tensor.squeeze(0),) if len(tensor) == 1 else tensor.unbind()
 
 
 def _join(tensors: list[Tensor], shape: torch.Size) -> Tensor:
