@@ -14,8 +14,9 @@ def check_scene(tensors: dict[str, Tensor]) -> None:
     """Shapes, one float type, one device.
 
     Args:
-        tensors: means, quats, scales and opacities by name, and any of sh [..., n, k, 3] (spherical harmonics), colors
-            (those, or RGB [..., n, 3]) and features [..., n, N] or, a view each, [..., v, n, N].
+        tensors: means, quats, scales and opacities by name, and any of exponents [..., n], sh [..., n, k, 3]
+            (spherical harmonics), colors (those, or RGB [..., n, 3]) and features [..., n, N] or, a view each,
+            [..., v, n, N].
 
     Raises:
         ValueError: something does not fit; the message names it, what it is and what it should be.
@@ -30,6 +31,8 @@ def check_scene(tensors: dict[str, Tensor]) -> None:
     if 0 in lead:
         raise ValueError(f"means has shape {list(means.shape)}, expected at least one scene")
     shapes = {"quats": [*lead, n, 4], "scales": [*lead, n, 3], "opacities": [*lead, n]}
+    if "exponents" in tensors:
+        shapes["exponents"] = [*lead, n]
     for name, shape in shapes.items():
         if list(tensors[name].shape) != shape:
             raise ValueError(f"{name} has shape {list(tensors[name].shape)}, expected {shape}")
@@ -134,6 +137,18 @@ def check_finite(name: str, tensor: Tensor) -> None:
     # In Python, for it happens every frame and torch takes longer over so few numbers.
     if tensor.device.type == "cpu" and not all(map(math.isfinite, tensor.flatten().tolist())):
         raise ValueError(f"{name} holds NaN or infinity, expected finite numbers: {tensor.tolist()}")
+
+
+def check_exponents(exponents: Tensor) -> None:
+    """Look for values outside (0, 1] and NaN, unless that would mean to wait for a GPU.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if exponents.device.type == "cpu":
+        wrong = ~((exponents > 0) & (exponents <= 1))
+        if wrong.any():
+            raise ValueError(f"exponents holds {exponents[wrong][0].item():g}, expected numbers above 0, to 1")
 
 
 def _told(value: object) -> object:

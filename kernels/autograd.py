@@ -45,6 +45,7 @@ class Request:
     capacity: int | None
     mask: Tensor | None  # [v, h, w] bool
     span: Span
+    profiles: Tensor | None = None  # [n, 4] of profile.py, the scene's opacities then being its own
 
 
 class Blended(NamedTuple):
@@ -223,10 +224,12 @@ def blend_scene(
     if backend == "reference":
         return _blend_reference(stage.views, watch, background, features, request)
     stages = importlib.import_module(MODULES[backend], __package__)
-    if request.capacity is not None and torch.is_grad_enabled():
-        given = (stage.records, features, background)
-        if any(tensor is not None and tensor.requires_grad for tensor in given):
+    given = (stage.records, request.profiles, features, background)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given):
+        if request.capacity is not None:
             raise ValueError(f"capacity is {request.capacity}, expected None where gradients are wanted")
+        if request.profiles is not None:
+            raise ValueError(f"{backend} has no gradients with exponents: take reference, or torch.no_grad()")
     lists = stages.make_lists(stage.records.detach(), stage.keys, request)
     picture = None if watch is None else watch.own
     found = _Blend.apply(  # type: ignore[misc]
@@ -277,6 +280,7 @@ def _blend_reference(
                 view, orders[i // eyes], request.width, request.height,
                 features=None if features is None else features[i],
                 mask=None if request.mask is None else request.mask[i],
+                profiles=request.profiles,
             )
             for i, view in enumerate(views)
         ]  # fmt: skip

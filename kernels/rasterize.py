@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import autograd
-from .arguments import check_finite, check_scene, check_view, expand
+from .arguments import check_exponents, check_finite, check_scene, check_view, expand
 from .backends import choose_backend
 from .constants import BLUR, NEAR
 from .frames import Counts, Projected, Rendering, Span, no_span
@@ -31,6 +31,7 @@ from .gsplat.translate import (
     refuse,
 )
 from .options import Options, Precision
+from .profile import make_profiles
 from .views import pack_views
 
 PLAIN = Options()
@@ -49,6 +50,7 @@ def rasterize(
     width: int,
     height: int,
     *,
+    exponents: Tensor | None = None,  # [..., n] in (0, 1]
     features: Tensor | None = None,  # [..., n, N], or [..., v, n, N] one a view
     background: Tensor | None = None,  # [3], or one a view
     mask: Tensor | None = None,  # [h, w] bool, or one a view
@@ -62,6 +64,8 @@ def rasterize(
     """Render scenes of Gaussians, each from its own cameras.
 
     Args:
+        exponents: those of the profiles of a level of detail (docs/conventions.md): 1 draws a splat whole, 1/K as one
+            of K coincident siblings. With them opacities may exceed 1. Only `reference` has gradients with them.
         features: channels of any number that are blended like colour.
         background: RGB behind the scene; black when None.
         mask: only pixels where it is True are drawn; tiles without any cost nothing. The others are background.
@@ -77,16 +81,17 @@ def rasterize(
             thread autograd runs that, round those of `GRADIENT_STAGES`. `reference` has none of the latter.
 
     Raises:
-        ValueError: a shape, a type or a value does not fit, there is no such backend, it cannot run here, or the scene
-            lies on the wrong device for it.
+        ValueError: a shape, a type or a value does not fit, there is no such backend, it cannot run here, the scene
+            lies on the wrong device for it, or it has no gradients for what is asked.
         RuntimeError: `cpu` in a process forked after its parent had rendered there.
     """
     given = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
-    if features is not None:
-        given["features"] = features
+    given |= {name: tensor for name, tensor in (("exponents", exponents), ("features", features)) if tensor is not None}
     if not isinstance(options, Options):
         raise ValueError(f"options is {options!r}, expected lyra.kernels.options.Options")
     check_scene(given)
+    if exponents is not None:
+        check_exponents(exponents)
     width, height = check_view(world_to_camera, K, width, height)
     backend = choose_backend(backend, means.device)
     eyes = 2 if stereo else 1
@@ -114,14 +119,19 @@ def rasterize(
     # Without waiting: the copies are small, and what reads them is queued behind them.
     rows = rows.to(means.device, non_blocking=True).reshape(scenes, views, -1)
     back = back.to(means.device, non_blocking=True).reshape(scenes, views, 3)
+    given = {name: tensor.to(dtype) for name, tensor in given.items()}
+    if exponents is not None:
+        given["opacities"], given["profiles"] = make_profiles(given["opacities"], given.pop("exponents"))
     tensors = {
-        name: _apart(tensor.to(dtype).reshape(scenes, *tensor.shape[len(lead) :]).contiguous())
-        for name, tensor in given.items()
+        name: _apart(tensor.reshape(scenes, *tensor.shape[len(lead) :]).contiguous()) for name, tensor in given.items()
     }
     requests = [
-        autograd.Request(width, height, options, eyes, capacity, None if mask is None else mask[i].contiguous(), span)
+        autograd.Request(
+            width, height, options, eyes, capacity, None if mask is None else mask[i].contiguous(), span,
+            profiles=tensors["profiles"][i] if exponents is not None else None,
+        )
         for i in range(scenes)
-    ]
+    ]  # fmt: skip
     extras = [tensors["features"][i] if features is not None else None for i in range(scenes)]
     each = [autograd.Scene(*(tensors[name][i] for name in autograd.Scene._fields)) for i in range(scenes)]
     stages = [

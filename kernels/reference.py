@@ -12,6 +12,7 @@ from torch import Tensor
 from . import views
 from .constants import ALPHA_MAX, ALPHA_MIN, SH_C0, SH_C1, SH_C2, SH_C3, STOP
 from .options import Options
+from .profile import COPIES_EXPONENT, FLOOR, LOG2_SHARE
 
 TILE = 16  # pixels; only bounds the memory of `blend`, the picture does not depend on it
 MEDIAN = 0.5  # transmittance at which median depth is taken
@@ -205,6 +206,7 @@ def blend(
     *,
     features: Tensor | None = None,  # [n, N]
     mask: Tensor | None = None,  # [h, w] bool; nothing is drawn where it is False
+    profiles: Tensor | None = None,  # [n, 4] of profile.py
 ) -> Blended:
     """The splats blended front to back, in `order`."""
     if features is None:
@@ -223,7 +225,7 @@ def blend(
             here = band[(high[band, 0] > left) & (low[band, 0] < right)]
             y, x = torch.meshgrid(torch.arange(top, bottom), torch.arange(left, right), indexing="ij")
             pixels = torch.stack((x, y), dim=-1).reshape(-1, 2).to(payload) + 0.5
-            weights, middle = _weigh(projected, here, pixels)  # [g, p] [p]
+            weights, middle = _weigh(projected, here, pixels, profiles)  # [g, p] [p]
             if mask is not None:
                 shown = mask[top:bottom, left:right].reshape(-1)
                 weights, middle = torch.where(shown, weights, 0.0), torch.where(shown, middle, 0.0)
@@ -236,17 +238,26 @@ def blend(
     return Blended(sums[..., :3], alpha, depth, median, sums[..., 4:], contribution)
 
 
-def _weigh(projected: Projected, order: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def _weigh(projected: Projected, order: Tensor, pixels: Tensor, profiles: Tensor | None) -> tuple[Tensor, Tensor]:
     """Blending weights [g, p] of the splats in `order` at pixels [p, 2], and median depth [p]."""
     offset = pixels[None] - projected.means2d[order][:, None]  # [g, p, 2]
     dx, dy = offset[..., 0], offset[..., 1]
     xx, xy, yy = (projected.conics[order][:, i, None] for i in range(3))
     power = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
-    alpha = (projected.opacities[order][:, None] * torch.exp(-power)).clamp(max=ALPHA_MAX)
-    alpha = torch.where(alpha < ALPHA_MIN, torch.zeros_like(alpha), alpha)
+    covered = projected.opacities[order][:, None] * torch.exp(-power)
+    alpha = covered.clamp(max=ALPHA_MAX) if profiles is None else _profiled(covered, profiles[order])
+    alpha = torch.where(covered < ALPHA_MIN, torch.zeros_like(alpha), alpha)
     transmittance = torch.cumprod(1 - alpha, dim=0)
     before = torch.cat((torch.ones_like(transmittance[:1]), transmittance[:-1]))[: len(order)]
     goes_on = transmittance > STOP
     weights = torch.where(goes_on, alpha * before, torch.zeros_like(alpha))
     falls = (transmittance <= MEDIAN) & (before > MEDIAN) & goes_on
     return weights, (falls * projected.depths[order][:, None]).sum(dim=0).detach()
+
+
+def _profiled(covered: Tensor, profiles: Tensor) -> Tensor:
+    """Alpha [g, p] of splats with profiles [g, 4], from their projected opacities times the falloff: see profile.py."""
+    exponents, floors = profiles[:, COPIES_EXPONENT, None], profiles[:, FLOOR, None]
+    one = covered * torch.exp2(profiles[:, LOG2_SHARE, None])  # copy of m: min(o, 1) g
+    one = torch.minimum(one, 1 - floors ** (1 / exponents))  # where m of them come to 0.99
+    return -torch.expm1(exponents * torch.log1p(-one))
