@@ -11,6 +11,7 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from .. import constants as c
+from .alphas import enter_profiles
 from .chunk import (
     BLOCK,
     BLOCK_HEIGHT,
@@ -28,7 +29,7 @@ from .compiled import compiled
 from .features import contributions
 from .picture import store_block, store_rgb_block
 from .simd import LANES, element, load, lowest_bit, splat, store, take, where
-from .weights import find_alphas, flat_mask, goes_on, light_tile, pass_splat
+from .weights import find_alphas, flat_mask, flat_profiles, goes_on, light_tile, pass_splat
 
 f32 = np.float32
 TILES_AT_ONCE = 4  # neighbours, which share splats
@@ -102,18 +103,21 @@ def _blend_block(planes, block, table, count, entries, alphas, wants_depth, want
 
 
 @compiled()
-def _blend_tile(planes, live, wants_depth, wants_median, buffers, records, ids, start, stop, left, top):
+def _blend_tile(planes, live, wants_depth, wants_median, buffers, records, profiles, ids, start, stop, left, top):
     """The splats of a tile, ids start to stop, over its live blocks; returns the number of pixels looked at."""
     table, words, entries, alphas = buffers
     planes[_ALPHA:] = _ZERO
     seen = 0
     while start < stop and live:
-        some = enter_chunk(records, ids, start, min(CHUNK, stop - start), left, top, live, table, words)
+        count = min(CHUNK, stop - start)
+        some = enter_chunk(records, ids, start, count, left, top, live, table, words)
+        if len(profiles):
+            enter_profiles(profiles, ids, start, count, table)
         start += CHUNK
         while some:
             block = lowest_bit(some)
             some &= some - 1
-            count = find_alphas(element(words, block), block, table, entries, alphas)
+            count = find_alphas(element(words, block), block, table, len(profiles) > 0, entries, alphas)
             if wants_median:
                 lit = _blend_block(planes, block, table, count, entries, alphas, True, True)
             elif wants_depth:
@@ -196,8 +200,9 @@ def _write_empty_tile(left, top, background, width, height, rgb_out, alpha_out, 
 
 @compiled(parallel=True)
 def _blend_all(
-    records, ids, starts, width, height, background, mask, threads, next_tile, rgb, alpha, depth, median, seen_out
-):
+    records, profiles, ids, starts, width, height, background, mask, threads, next_tile, rgb, alpha, depth, median,
+    seen_out,
+):  # fmt: skip
     tiles, columns = len(starts) - 1, -(-width // TILE_WIDTH)
     for thread in prange(threads):
         planes, buffers = np.empty(_PLANES, dtype=np.float32), workspace()
@@ -213,7 +218,7 @@ def _blend_all(
                 else:
                     live = light_tile(left, top, width, height, mask, planes)
                     seen += _blend_tile(
-                        planes, live, wants_depth, wants_median, buffers, records, ids, start, stop, left, top
+                        planes, live, wants_depth, wants_median, buffers, records, profiles, ids, start, stop, left, top
                     )
                     _write_tile(planes, left, top, background, width, height, rgb, alpha, depth, median)
             first = take(next_tile, TILES_AT_ONCE)
@@ -229,6 +234,7 @@ def blend(
     background: np.ndarray,  # [3] float32
     *,
     mask: np.ndarray | None = None,  # [h, w] bool
+    profiles: np.ndarray | None = None,  # [n, 4] float32
     depth: bool = True,
     median: bool = False,
     contribution: bool = False,
@@ -237,21 +243,22 @@ def blend(
 
     Args:
         mask: pixels that are False are not rendered: background there, alpha and depths 0, no contribution.
+        profiles: of kernels/profile.py, by which the splats' powers become alphas.
         depth, median, contribution: which of these are wanted.
     """
     rgb, alpha = np.empty((height, width, 3), dtype=f32), np.empty((height, width), dtype=f32)
     depths = np.empty((height, width) if depth else 0, dtype=f32)
     medians = np.empty((height, width) if median else 0, dtype=f32)
-    flat_records, pixels = records.reshape(-1), flat_mask(mask)
+    splats, pixels = (records.reshape(-1), flat_profiles(profiles)), flat_mask(mask)
     threads = get_num_threads()
     seen, next_tile = np.zeros(threads, dtype=np.int64), np.zeros(1, dtype=np.int64)
     planes = rgb.reshape(-1), alpha.reshape(-1), depths.reshape(-1), medians.reshape(-1)
-    _blend_all(flat_records, ids, starts, width, height, background, pixels, threads, next_tile, *planes, seen)
+    _blend_all(*splats, ids, starts, width, height, background, pixels, threads, next_tile, *planes, seen)
     return Blended(
         rgb,
         alpha,
         depths if depth else None,
         medians if median else None,
-        contributions(records, ids, starts, width, height, mask=mask) if contribution else None,
+        contributions(records, ids, starts, width, height, mask=mask, profiles=profiles) if contribution else None,
         int(seen.sum()),
     )

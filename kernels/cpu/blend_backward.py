@@ -82,7 +82,7 @@ def _walk_tile(planes, live, chunk, records, ids, start, stop, left, top, deep, 
             some &= some - 1
             corner_x, corner_y = block_corner(block)
             x, y = lane_x() + splat(f32(corner_x)), lane_y() + splat(f32(corner_y))
-            reached = find_alphas(element(words, block), block, table, entries, alphas)
+            reached = find_alphas(element(words, block), block, table, False, entries, alphas)
             at = block * _STRIDE
             if not walk_block(planes, at, table, reached, entries, alphas, x, y, deep, absgrad, gathered):
                 live &= ~(1 << block)

@@ -40,7 +40,7 @@ VECTOR_WIDTH = LANES // BLOCK_HEIGHT  # a vector is as high as a block, so that 
 lane_x = constant([lane % VECTOR_WIDTH for lane in range(LANES)])  # of the pixels of a vector
 lane_y = constant([lane // VECTOR_WIDTH for lane in range(LANES)])
 
-ENTRY = 16  # floats of a table's entry: a record, padded to a cache line, its mean replaced by
+ENTRY = 16  # floats of a table's entry, a cache line: a record, its mean replaced by u and v, and room for a profile
 U, V = c.MEAN_X, c.MEAN_Y  # u and v at the tile's first pixel
 
 # Of the pairs of bit fields that the stages of the transposition swap; 32 bits wide at first, 1 at last.

@@ -7,6 +7,7 @@ so that a tile's sums, 4 KB a channel, stay in the second-level cache; four of t
 import numpy as np
 from numba import get_num_threads, prange
 
+from .alphas import enter_profiles
 from .chunk import (
     BLOCK,
     BLOCK_HEIGHT,
@@ -22,7 +23,7 @@ from .chunk import (
 )
 from .compiled import compiled
 from .simd import LANES, element, load, lowest_bit, put, splat, store, take, total
-from .weights import find_alphas, find_weights, flat_mask, light_tile
+from .weights import find_alphas, find_weights, flat_mask, flat_profiles, light_tile
 
 f32 = np.float32
 _CHANNELS = 64  # at a time
@@ -86,7 +87,7 @@ def _write_nothing(left, top, width, height, channels, features_out):
 
 
 @compiled(parallel=True)
-def _features_all(records, features, ids, starts, width, height, mask, threads, next_tile, features_out):
+def _features_all(records, profiles, features, ids, starts, width, height, mask, threads, next_tile, features_out):
     channels = features.shape[1]
     tiles, columns = len(starts) - 1, -(-width // TILE_WIDTH)
     most = -(-min(channels, _CHANNELS) // _TOGETHER) * _TOGETHER
@@ -108,12 +109,14 @@ def _features_all(records, features, ids, starts, width, height, mask, threads, 
                 while start < stop and live:
                     count = min(CHUNK, stop - start)
                     some = enter_chunk(records, ids, start, count, left, top, live, table, words)
+                    if len(profiles):
+                        enter_profiles(profiles, ids, start, count, table)
                     _enter_features(features, ids, start, count, first, end, stride, values)
                     start += CHUNK
                     while some:
                         block = lowest_bit(some)
                         some &= some - 1
-                        count = find_alphas(element(words, block), block, table, entries, weights)
+                        count = find_alphas(element(words, block), block, table, len(profiles) > 0, entries, weights)
                         if not find_weights(lights, block, count, weights):
                             live &= ~(1 << block)
                         _add_features(sums, block * stride * BLOCK, stride, values, count, entries, weights)
@@ -122,7 +125,7 @@ def _features_all(records, features, ids, starts, width, height, mask, threads, 
 
 
 @compiled(parallel=True)
-def _shares_all(records, ids, starts, width, height, mask, threads, next_tile, shares_out):
+def _shares_all(records, profiles, ids, starts, width, height, mask, threads, next_tile, shares_out):
     """What each entry of the lists gives to its tile."""
     tiles, columns = len(starts) - 1, -(-width // TILE_WIDTH)
     for _ in prange(threads):
@@ -135,11 +138,14 @@ def _shares_all(records, ids, starts, width, height, mask, threads, next_tile, s
             shares_out[start:stop] = _ZERO
             live = light_tile(left, top, width, height, mask, lights)
             while start < stop and live:
-                some = enter_chunk(records, ids, start, min(CHUNK, stop - start), left, top, live, table, words)
+                count = min(CHUNK, stop - start)
+                some = enter_chunk(records, ids, start, count, left, top, live, table, words)
+                if len(profiles):
+                    enter_profiles(profiles, ids, start, count, table)
                 while some:
                     block = lowest_bit(some)
                     some &= some - 1
-                    count = find_alphas(element(words, block), block, table, entries, weights)
+                    count = find_alphas(element(words, block), block, table, len(profiles) > 0, entries, weights)
                     if not find_weights(lights, block, count, weights):
                         live &= ~(1 << block)
                     for k in range(count):
@@ -164,12 +170,13 @@ def contributions(
     height: int,
     *,
     mask: np.ndarray | None = None,  # [h, w] bool
+    profiles: np.ndarray | None = None,  # [n, 4] float32
 ) -> np.ndarray:
     """Blending weight of each splat summed over the pixels (of the mask) [n] float32; the same for any threads."""
     shares, sums = np.empty(len(ids), dtype=f32), np.zeros(len(records), dtype=np.float64)
     pixels, next_tile = flat_mask(mask), np.zeros(1, dtype=np.int64)
-    threads = get_num_threads()
-    _shares_all(records.reshape(-1), ids, starts, width, height, pixels, threads, next_tile, shares)
+    threads, splats = get_num_threads(), (records.reshape(-1), flat_profiles(profiles))
+    _shares_all(*splats, ids, starts, width, height, pixels, threads, next_tile, shares)
     _sum_shares(ids, shares, sums)
     return sums.astype(f32)
 
@@ -183,10 +190,12 @@ def features(
     height: int,
     *,
     mask: np.ndarray | None = None,  # [h, w] bool
+    profiles: np.ndarray | None = None,  # [n, 4] float32
 ) -> np.ndarray:
     """Any N channels blended like colour, without a background: [h, w, N] float32; 0 where the mask is False."""
     picture = np.empty((height, width, values.shape[1]), dtype=f32)
     next_tile = np.zeros(1, dtype=np.int64)
-    threads, flat = get_num_threads(), (records.reshape(-1), picture.reshape(-1))
-    _features_all(flat[0], values, ids, starts, width, height, flat_mask(mask), threads, next_tile, flat[1])
+    threads, splats = get_num_threads(), (records.reshape(-1), flat_profiles(profiles))
+    tail = flat_mask(mask), threads, next_tile, picture.reshape(-1)
+    _features_all(*splats, values, ids, starts, width, height, *tail)
     return picture

@@ -75,6 +75,7 @@ def make_lists(records: Tensor, keys: list[np.ndarray], request: Request) -> Lis
 def blend(records: Tensor, lists: Lists, features: Tensor | None, background: Tensor, request: Request) -> Blended:
     """Pictures of all views."""
     options, size = request.options, (request.width, request.height)
+    profiles = None if request.profiles is None else _array(request.profiles)
     frames, sums = [], []
     with all_cores():
         for view, own in enumerate(records.numpy()):
@@ -82,13 +83,13 @@ def blend(records: Tensor, lists: Lists, features: Tensor | None, background: Te
             of_view = own, lists.ids[view], lists.starts[view]
             frames.append(
                 blending.blend(
-                    *of_view, *size, background[view].detach().numpy(), mask=mask,
+                    *of_view, *size, background[view].detach().numpy(), mask=mask, profiles=profiles,
                     depth=options.depth, median=options.median, contribution=options.contribution,
                 )
             )  # fmt: skip
             if features is not None:
                 values = _array(features if features.dim() == 2 else features[view])
-                sums.append(channels.features(own, values, *of_view[1:], *size, mask=mask))
+                sums.append(channels.features(own, values, *of_view[1:], *size, mask=mask, profiles=profiles))
     rgb, alpha, depth, median, contribution = (_stack([frame[i] for frame in frames]) for i in range(5))
     return Blended(rgb, alpha, depth, median, _stack(sums), contribution, sum(frame[5] for frame in frames))
 

@@ -8,6 +8,7 @@ would fill the processor's window with operations that wait for one another.
 import numpy as np
 
 from .. import constants as c
+from .alphas import plain_alpha, profiled_alphas
 from .chunk import (
     BLOCK,
     BLOCK_HEIGHT,
@@ -29,25 +30,17 @@ from .compiled import compiled
 from .simd import LANES, bits, element, load, lowest_bit, put, splat, store, where
 
 f32 = np.float32
-# exp2(p) for p in -8..0 as a polynomial for exp2(p / 32), squared five times: relative error 1e-5.
-_FIT = np.polynomial.chebyshev.Chebyshev.interpolate(lambda p: np.exp2(p / 32), 3, domain=[-8, 0])
-_E0, _E1, _E2, _E3 = (f32(value) for value in _FIT.convert(kind=np.polynomial.Polynomial).coef)
-
 _ZERO, _ONE, _VECTOR_WIDTH = f32(0), f32(1), f32(VECTOR_WIDTH)
-_ALPHA_MAX, _LOG2_ALPHA_MIN, _STOP = f32(c.ALPHA_MAX), f32(c.LOG2_ALPHA_MIN), f32(c.STOP)
+_STOP = f32(c.STOP)
 
 
 @compiled(inline=True)
-def _alpha(power):
-    e = splat(_E0) + power * (splat(_E1) + power * (splat(_E2) + power * splat(_E3)))
-    for _ in range(5):
-        e = e * e
-    return where(power >= splat(_LOG2_ALPHA_MIN), min(e, splat(_ALPHA_MAX)), splat(_ZERO))
+def find_alphas(word, block, table, profiled, entries_out, alphas_out):
+    """Alphas [k, BLOCK] of a block's pixels for each splat in its word, and where in the table they are; returns k.
 
-
-@compiled(inline=True)
-def find_alphas(word, block, table, entries_out, alphas_out):
-    """Alphas [k, BLOCK] of a block's pixels for each splat in its word, and where in the table they are; returns k."""
+    Args:
+        profiled: whether the table has the splats' profiles (alphas.py).
+    """
     left, top = block_corner(block)
     x, y = lane_x() + splat(f32(left)), lane_y() + splat(f32(top))
     count = 0
@@ -63,8 +56,11 @@ def find_alphas(word, block, table, entries_out, alphas_out):
         store(alphas_out, count * BLOCK + LANES, power - u * u)
         put(entries_out, count, entry)
         count += 1
-    for at in range(0, count * BLOCK, LANES):
-        store(alphas_out, at, _alpha(load(alphas_out, at)))
+    if profiled:
+        profiled_alphas(table, entries_out, count, alphas_out)
+    else:
+        for at in range(0, count * BLOCK, LANES):
+            store(alphas_out, at, plain_alpha(load(alphas_out, at)))
     return count
 
 
@@ -119,6 +115,11 @@ def light_tile(left, top, width, height, mask, lights_out):
                 lights_out[block * BLOCK + lane_of(column, row)] = _ONE if looks else _ZERO
                 live |= np.int64(looks) << block
     return live
+
+
+def flat_profiles(profiles: np.ndarray | None) -> np.ndarray:
+    """Profiles [n, 4] flat, as blending takes them; empty for None."""
+    return np.zeros(0, dtype=f32) if profiles is None else profiles.reshape(-1)
 
 
 def flat_mask(mask: np.ndarray | None) -> np.ndarray:
