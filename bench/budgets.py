@@ -23,6 +23,7 @@ BUDGETED = ("registers", "stack", "shared", "barriers", "vector_loads", "per_pix
 
 # Instructions a splat and pixel for RGB and alpha on tiles of 8x16 pixels, and what expected depth adds.
 PARITY, FAST, HALF, DEPTH = 21.0, 16.5, 14.0, 1.5
+PROFILED = {True: 28.0, False: 26.5}  # parity and fast with profiles; two exponentials, each is counted half of it
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Row:
 
 
 TABLE = (  # a launch has the budget of the first row that covers it; tiles have 8x16 pixels
+    *(
+        Row(
+            kernel,
+            Cost(registers, vector_loads=2, per_pixel=(form + DEPTH) / 2),
+            {"PROFILED": True, "PARITY": parity, "DEPTH": True},
+        )
+        for kernel, registers in (("blend_kernel", 88), ("composite_kernel", 120))
+        for parity, form in PROFILED.items()
+    ),
+    Row("features_kernel", Cost(112, vector_loads=1, per_pixel=40.5 / 2), {"PROFILED": True}),
     *(
         Row(kernel, Cost(registers, vector_loads=2, per_pixel=form + deep), {**which, "DEPTH": deep > 0})
         for kernel, registers in (("blend_kernel", 104), ("composite_kernel", 120))

@@ -116,6 +116,7 @@ def _frame(
     capacity: int | None = None,
     backward: bool = False,
     stereo: bool = False,
+    profiled: bool = False,
     **options: Any,
 ) -> None:
     """One frame through every stage, and back if asked for; `options` are those of `Options`.
@@ -123,6 +124,7 @@ def _frame(
     Args:
         coefficients: of spherical harmonics; 0 for RGB.
         capacity: room in the lists; much room is what lets long lists be cut up.
+        profiled: whether splats have the profiles of a level of detail.
     """
     import torch
 
@@ -139,11 +141,12 @@ def _frame(
     scene = means, uniform(SPLATS, 4) - 0.5, 0.2 * uniform(SPLATS, 3), uniform(SPLATS), colors
     lens = torch.tensor([[30.0, 0.0, WIDTH / 2], [0.0, 30.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
     features = uniform(SPLATS, channels) if channels else None
+    exponents = 0.1 + 0.9 * uniform(SPLATS) if profiled else None
     for tensor in scene:
         tensor.requires_grad_(backward)
     frame = rasterize(
-        *scene, torch.eye(4).repeat(views, 1, 1), lens, WIDTH, HEIGHT, features=features, stereo=stereo,
-        options=Options(**options), capacity=capacity, backend="triton",
+        *scene, torch.eye(4).repeat(views, 1, 1), lens, WIDTH, HEIGHT, exponents=exponents, features=features,
+        stereo=stereo, options=Options(**options), capacity=capacity, backend="triton",
     )  # fmt: skip
     if backward:
         outputs = [tensor for tensor in (frame.rgb, frame.depth, frame.features) if tensor is not None]
@@ -173,6 +176,8 @@ RUNS: tuple[Callable[[], None], ...] = (
     partial(_frame, capacity=ROOM, precision="half", depth=False),
     partial(_frame, capacity=ROOM, depth=False, stereo=True, views=2, lens="fisheye", antialiased=True),
     partial(_frame, capacity=ROOM, depth=False, coefficients=0, lens="orthographic", channels=8),
+    partial(_frame, capacity=ROOM, profiled=True, channels=8),
+    partial(_frame, capacity=ROOM, profiled=True, precision="fast"),
     partial(_frame, backward=True, absgrad=True, channels=8, capacity=None),
     partial(_frame, backward=True, depth=False),
     partial(_frame, backward=True, deterministic=True, coefficients=0),

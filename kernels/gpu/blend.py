@@ -9,6 +9,8 @@ PARITY  alpha is clamped to 0.99, and a pixel stops before the splat that would 
 DEPTH, MEDIAN  expected and median depth, one and some three instructions more a splat and pixel.
 CONTRIBUTION  what each splat gave, in steps of 2^-20, by integer atomics: any order of additions gives the same sum.
 MASKED  pixels that are not wanted start with nothing left, and tiles that have no other cost nothing.
+PROFILED  splats have the profiles of a level of detail, kernels/profile.py, held to 0.99 in either form: 16 bytes more
+        a splat, a logarithm and a second exponential a pixel.
 CHUNK   0, or the most entries of a list that one program walks: see composite.py.
 """
 
@@ -43,18 +45,22 @@ class Blended(NamedTuple):
 @triton.jit
 def blend_kernel(
     records, packed, ids, masks, starts, order, emitted, visible,  # [views, n, 12 and 8] and the fields of Lists
+    profiles,  # [n, 4]
     owners, ends,  # of chunks
     background, mask,  # [views, 3] [views, h, w]
     # out:
     rgb_out, alpha_out, depth_out, median_out, contribution_out, taken_out, partial_out,
     n, width, height, columns, per_view, macros, eyes,
     TILE_W: tl.constexpr, TILE_H: tl.constexpr, PARITY: tl.constexpr, HALF: tl.constexpr, DEPTH: tl.constexpr,
-    MEDIAN: tl.constexpr, CONTRIBUTION: tl.constexpr, MASKED: tl.constexpr, CHUNK: tl.constexpr,
+    MEDIAN: tl.constexpr, CONTRIBUTION: tl.constexpr, MASKED: tl.constexpr, PROFILED: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):  # fmt: skip
     ROWS: tl.constexpr = 32 // TILE_W  # of pixels that the warp covers at once
     STEPS: tl.constexpr = TILE_H // ROWS
     FINE: tl.constexpr = 2048 // (TILE_W * TILE_H)
-    FORM: tl.constexpr = (STEPS, ROWS, PARITY, DEPTH, MEDIAN, CONTRIBUTION)  # pyright: ignore[reportAssignmentType]
+    FORM: tl.constexpr = (  # pyright: ignore[reportAssignmentType]
+        STEPS, ROWS, PARITY, DEPTH, MEDIAN, CONTRIBUTION, PROFILED
+    )  # fmt: skip
     program = tl.program_id(0)
     fine = program % FINE
     macro, begin, end, whole, extra = find_work(program // FINE, macros, starts, owners, ends, CHUNK)
@@ -77,7 +83,7 @@ def blend_kernel(
         state = in_world_units(state, unit, FORM)
     else:
         state, taken = scan(
-            shade, settle, state, (x, y, contribution_out), goes_on, records, records,
+            shade, settle, state, (x, y, contribution_out, profiles, view * n), goes_on, records, records,
             ids, masks, begin, end, order, emitted, visible, whole, view, eyes, n, fine,
             TILE_W, TILE_H, RECORD, PAUSE, FORM,
         )  # fmt: skip
@@ -101,6 +107,7 @@ def blend(
     *,
     background: Tensor,  # [v, 3] float32
     options: Options,
+    profiles: Tensor | None = None,  # [n, 4] float32
     mask: Tensor | None = None,  # [v, h, w] bool: where False, nothing is drawn
     tile: tuple[int, int] = TILE,
     eyes: int = 1,
@@ -110,7 +117,8 @@ def blend(
 
     Median depth and contributions need float32 and whole lists: with them `half` blends as `fast`, and no list is
     shared out. Otherwise a list longer than `chunk` entries is (0: none is), which at the default costs up to 20 bytes
-    an entry of all lists, 16 without depth, and changes colours by rounding only.
+    an entry of all lists, 16 without depth, and changes colours by rounding only. Profiles need float32 too: what one
+    of many copies lets through is too near to 1 for float16.
 
     Raises:
         ValueError: there is no such tile.
@@ -120,7 +128,7 @@ def blend(
     per_view = columns * rows
     macros = views * per_view
     whole = options.median or options.contribution
-    half = options.precision == "half" and not whole
+    half = options.precision == "half" and not whole and profiles is None
     chunks = plan_chunks(lists, 0 if whole else chunk)
 
     def picture(*channels: int) -> Tensor:
@@ -136,20 +144,21 @@ def blend(
     lists_of = (lists.ids, lists.masks, lists.starts, lists.order, lists.emitted, lists.visible)
     shown = rgb if mask is None else mask.contiguous().view(torch.uint8)
     seen = (chunks.owners, chunks.ends, background.contiguous(), shown)
+    rows = records if profiles is None else profiles
     outputs = (rgb, alpha, alpha if depth is None else depth)
     sizes = (n, width, height, columns, per_view, macros, eyes)
     switches = {
         **{"TILE_W": tile[0], "TILE_H": tile[1], "PARITY": options.precision == "parity", "DEPTH": options.depth},
-        **{"MASKED": mask is not None, "CHUNK": chunks.size},
+        **{"MASKED": mask is not None, "PROFILED": profiles is not None, "CHUNK": chunks.size},
     }
     blend_kernel[(macros * fine + further,)](
-        records, pack_half(records, lists, eyes) if half else records, *lists_of, *seen, *outputs,
+        records, pack_half(records, lists, eyes) if half else records, *lists_of, rows, *seen, *outputs,
         alpha if median is None else median, lists.starts if steps is None else steps, taken, partial, *sizes,
         HALF=half, MEDIAN=options.median, CONTRIBUTION=options.contribution, **switches, **LAUNCH,
     )  # fmt: skip
     if further:
         composite_kernel[(further,)](
-            records, *lists_of, *seen, partial, *outputs, taken[macros * fine + further :], *sizes,
+            records, *lists_of, rows, *seen, partial, *outputs, taken[macros * fine + further :], *sizes,
             **switches, **COMPOSITE_LAUNCH,
         )  # fmt: skip
     contribution = None if steps is None else steps * CONTRIBUTION_STEP

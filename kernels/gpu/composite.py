@@ -71,18 +71,19 @@ def _load_sums(
 @triton.jit
 def composite_kernel(
     records, ids, masks, starts, order, emitted, visible,  # [views, n, 12] and the fields of Lists
+    profiles,  # [n, 4]
     owners, ends,  # of chunks
     background, mask, partial,  # [views, 3] [views, h, w] and the sums of the further chunks
     # out:
     rgb_out, alpha_out, depth_out, taken_out,  # the first three hold the sums of the first chunks
     n, width, height, columns, per_view, macros, eyes,
     TILE_W: tl.constexpr, TILE_H: tl.constexpr, PARITY: tl.constexpr, DEPTH: tl.constexpr, MASKED: tl.constexpr,
-    CHUNK: tl.constexpr,
+    PROFILED: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     ROWS: tl.constexpr = 32 // TILE_W
     STEPS: tl.constexpr = TILE_H // ROWS
     FINE: tl.constexpr = 2048 // (TILE_W * TILE_H)
-    FORM: tl.constexpr = (STEPS, ROWS, PARITY, DEPTH, 0, 0)  # pyright: ignore[reportAssignmentType]
+    FORM: tl.constexpr = (STEPS, ROWS, PARITY, DEPTH, 0, 0, PROFILED)  # pyright: ignore[reportAssignmentType]
     program = tl.program_id(0)
     slot, fine = program // FINE, program % FINE
     macro = tl.load(owners + slot)
@@ -114,9 +115,9 @@ def composite_kernel(
             joining = tl.maximum(state[j % STEPS], 0.0) - walking[j % STEPS]  # transmittance, or 0
             colors += (state[j] + joining * tl.load(sums + j * 32, mask=present, other=0.0),)
         state, count = scan(
-            shade, settle, walking + colors, (x, y, taken_out), is_open(walking, STEPS, PARITY), records, records,
-            ids, masks, begin, tl.minimum(begin + CHUNK, stop), order, emitted, visible, begin >= stop,
-            view, eyes, n, fine, TILE_W, TILE_H, RECORD, PAUSE, FORM,
+            shade, settle, walking + colors, (x, y, taken_out, profiles, view * n), is_open(walking, STEPS, PARITY),
+            records, records, ids, masks, begin, tl.minimum(begin + CHUNK, stop), order, emitted, visible,
+            begin >= stop, view, eyes, n, fine, TILE_W, TILE_H, RECORD, PAUSE, FORM,
         )  # fmt: skip
         transmittance, colors = (), ()
         for s in tl.static_range(STEPS):

@@ -3,6 +3,7 @@
 import triton.language as tl
 
 from .. import constants as c
+from .. import profile as p
 from .. import views as v
 
 ALPHA_MAX, ALPHA_MIN, STOP = tl.constexpr(c.ALPHA_MAX), tl.constexpr(c.ALPHA_MIN), tl.constexpr(c.STOP)
@@ -11,6 +12,8 @@ LOG2_ALPHA_MIN, TO_EXP2 = tl.constexpr(c.LOG2_ALPHA_MIN), tl.constexpr(c.SQRT_HA
 # Places in a record.
 RECORD, LOG2_OPACITY = tl.constexpr(c.RECORD), tl.constexpr(c.LOG2_OPACITY)
 RED, DEPTH = tl.constexpr(c.RED), tl.constexpr(c.DEPTH)
+
+PROFILE = tl.constexpr(p.PROFILE)  # floats of a splat's profile
 
 ORTHOGRAPHIC, FISHEYE = tl.constexpr(v.LENSES["orthographic"]), tl.constexpr(v.LENSES["fisheye"])
 

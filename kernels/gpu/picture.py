@@ -1,7 +1,7 @@
 """Where a blending program begins and ends, in Triton: its share of the lists, its pixels, what it stores.
 
-FORM is that of shade.py: (STEPS, ROWS, PARITY, DEPTH, MEDIAN, CONTRIBUTION). A state is STEPS tensors of a lane's
-pixels each of transmittance, red, green, blue, and of depth and median where FORM has them.
+FORM is that of shade.py: (STEPS, ROWS, PARITY, DEPTH, MEDIAN, CONTRIBUTION, PROFILED). A state is STEPS tensors of a
+lane's pixels each of transmittance, red, green, blue, and of depth and median where FORM has them.
 """
 
 import triton

@@ -49,7 +49,7 @@ def blend(
 ) -> Blended:
     """Pictures of all views."""
     size = request.width, request.height
-    modes = {"options": request.options, "mask": request.mask, "eyes": request.eyes}
+    modes = {"options": request.options, "profiles": request.profiles, "mask": request.mask, "eyes": request.eyes}
     found = blending.blend(records, lists, *size, background=background, **modes)
     sums = None if features is None else blend_features(records, features, lists, *size, **modes)
     splat_pixels = found.taken.sum(dtype=torch.int64) * (binning.TILE[0] * binning.TILE[1])
