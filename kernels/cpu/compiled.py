@@ -44,7 +44,7 @@ def _folder() -> Path:
     digest = hashlib.sha256()
     kernels = Path(__file__).parents[1]
     for source in sorted(
-        [*(kernels / f"{name}.py" for name in ("constants", "views", "adjoint")), *kernels.glob("cpu/*.py")]
+        [*(kernels / f"{name}.py" for name in ("constants", "views", "adjoint", "gaze")), *kernels.glob("cpu/*.py")]
     ):
         digest.update(source.read_bytes())
     return cache_folder() / f"numba-{digest.hexdigest()[:16]}"

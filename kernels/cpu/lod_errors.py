@@ -1,0 +1,101 @@
+"""View errors on the CPU: of single nodes, of whole clusters at once, and bounds of those that need not be read.
+
+Formula and precision: kernels/gaze.py. Plain scalar code without branches, which LLVM turns into vectors without
+changing a bit, so that every backend finds the same errors.
+"""
+
+import numpy as np
+from numba import prange
+
+from .. import gaze as g
+from ..constants import CLUSTER
+from .compiled import compiled
+from .simd import element, least, most, put, take
+
+f32 = np.float32
+_ZERO, _ONE, _TINY, _HUGE = f32(0), f32(1), f32(1e-30), f32(3e38)
+_UP = f32(1.0001)  # pays for the rounding of a node's error and of its cluster's bound
+AT_ONCE = 16  # clusters that a thread takes
+
+
+@compiled(inline=True)
+def _weight(x, y, z, distance, radius, row):
+    """Largest weight of the gaze over a sphere at x, y, z from the eye (kernels/lod_reference.py)."""
+    gx, gy, gz = row[g.DIRECTION], row[g.DIRECTION + 1], row[g.DIRECTION + 2]
+    inner, outer, edge, behind = row[g.INNER], row[g.OUTER], row[g.EDGE], row[g.BEHIND]
+    inverse = _ONE / most(distance, _TINY)
+    along = (x * gx + y * gy + z * gz) * inverse
+    a, b, c = y * gz - z * gy, z * gx - x * gz, x * gy - y * gx
+    across = np.sqrt(a * a + b * b + c * c) * inverse
+    half = np.sqrt(most((distance - radius) * (distance + radius), _ZERO)) * inverse
+    sine = radius * inverse
+    cos, sin = along * half + across * sine, across * half - along * sine
+    ahead, back = sin * sin / (_ONE + most(cos, _ZERO)), _ONE - cos
+    away = ahead if cos > _ZERO else back
+    away = _ZERO if distance <= radius else away
+    away = _ZERO if along >= half else away
+    inside = most(_ONE - row[g.FALL] * (away - inner), edge)
+    outside = most(edge - row[g.DROP] * (away - outer), behind)
+    weight = inside if away <= outer else outside
+    return _ONE if away <= inner else weight
+
+
+@compiled(inline=True)
+def node_error(x, y, z, radius, error, row, gazed):
+    """View error of a node with that mean."""
+    x, y, z = x - row[g.EYE], y - row[g.EYE + 1], z - row[g.EYE + 2]
+    distance = np.sqrt(x * x + y * y + z * z)
+    if gazed:
+        error = error * _weight(x, y, z, distance, radius, row)
+    return error / most(distance - radius, row[g.NEAR])
+
+
+@compiled(parallel=True)
+def bound_clusters(bounds, errors, row, gazed, uppers_out):
+    """No node of a cluster has a larger view error than this."""
+    for c in prange(len(errors)):
+        at = 4 * c
+        x, y, z, radius = element(bounds, at), element(bounds, at + 1), element(bounds, at + 2), element(bounds, at + 3)
+        uppers_out[c] = least(node_error(x, y, z, radius, errors[c], row, gazed) * _UP, _HUGE)
+
+
+@compiled()
+def _read_cluster(first, at, means, radii, errors, children, row, gazed, values_out):
+    for j in range(CLUSTER):
+        i = first + j
+        x, y, z = element(means, 3 * i), element(means, 3 * i + 1), element(means, 3 * i + 2)
+        error = node_error(x, y, z, element(radii, i), element(errors, i), row, gazed)
+        error = error if error > row[g.FLOOR] else _ZERO
+        put(values_out, at + j, error if element(children, i) >= 0 else _ZERO)
+
+
+@compiled()
+def _largest(values, at):
+    top = np.int32(0)
+    for j in range(CLUSTER):
+        top = most(top, element(values, at + j))
+    return top
+
+
+@compiled(parallel=True)
+def read_clusters(
+    clusters, slot, means, radii, errors, children, row, gazed, next_cluster, threads, values_out, keys, tops_out
+):
+    """View errors of the nodes that may be expanded, 0 of others, 256 a cluster from `slot` on, and their largest keys.
+
+    Args:
+        keys: the same memory as `values_out`, as integers: floats of 0 and above keep their order.
+    """
+    constants = (
+        row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11], row[12],
+        row[13],
+    )  # fmt: skip
+    for _ in prange(threads):
+        begin = take(next_cluster, AT_ONCE)
+        while begin < len(clusters):
+            for k in range(begin, least(begin + AT_ONCE, len(clusters))):
+                at = (slot + k) * CLUSTER
+                first = np.int64(clusters[k]) * CLUSTER
+                _read_cluster(first, at, means, radii, errors, children, constants, gazed, values_out)
+                tops_out[slot + k] = _largest(keys, at)
+            begin = take(next_cluster, AT_ONCE)
