@@ -16,6 +16,8 @@ f32 = np.float32
 _ZERO, _ONE, _TINY, _HUGE = f32(0), f32(1), f32(1e-30), f32(3e38)
 _UP = f32(1.0001)  # pays for the rounding of a node's error and of its cluster's bound
 AT_ONCE = 16  # clusters that a thread takes
+LAST_KEY = 2**31 - 1
+SHIFT, BINS = 18, 1 << 13  # of a key of 31 bits: a bin spans 3 % of a view error
 
 
 @compiled(inline=True)
@@ -70,32 +72,63 @@ def _read_cluster(first, at, means, radii, errors, children, row, gazed, values_
 
 
 @compiled()
-def _largest(values, at):
+def _largest(keys, at):
     top = np.int32(0)
     for j in range(CLUSTER):
-        top = most(top, element(values, at + j))
+        top = most(top, element(keys, at + j))
     return top
+
+
+@compiled(inline=True)
+def list_keys(keys, at, low, high, list_out):
+    """List which nodes of a cluster have keys from `low` to `high`; without branches, which would be guesses."""
+    count, first, span = 0, np.int32(low), np.uint32(high - low)
+    for j in range(CLUSTER):
+        put(list_out, count, np.uint8(j))
+        count += np.uint32(element(keys, at + j) - first) <= span
+    return count
+
+
+@compiled()
+def add_gains(keys, at, counts, first, low, high, mark, listed, gains_out):
+    """Sum what expanding each node of a cluster adds to a cut: by the highest bits of its key, and above a mark.
+
+    Keys from `low` to `high` count; the sum of those above `mark` comes last.
+    """
+    for k in range(list_keys(keys, at, low, high, listed)):
+        j = np.int64(element(listed, k))
+        key, gain = np.int64(element(keys, at + j)), element(counts, first + j) - 1
+        put(gains_out, key >> SHIFT, element(gains_out, key >> SHIFT) + gain)
+        put(gains_out, BINS, element(gains_out, BINS) + (gain if key > mark else 0))
 
 
 @compiled(parallel=True)
 def read_clusters(
-    clusters, slot, means, radii, errors, children, row, gazed, next_cluster, threads, values_out, keys, tops_out
-):
-    """View errors of the nodes that may be expanded, 0 of others, 256 a cluster from `slot` on, and their largest keys.
+    clusters, slot, means, radii, errors, children, counts, row, gazed, low, mark, next_cluster,
+    values_out, keys, tops_out, gains_out,
+):  # fmt: skip
+    """View errors of the nodes that may be expanded, 0 of others, 256 a cluster from `slot` on; largest keys; gains.
 
     Args:
+        low: keys below do not count as gains.
+        mark: see `add_gains`.
         keys: the same memory as `values_out`, as integers: floats of 0 and above keep their order.
+        gains_out: [threads, BINS + 1], added to.
     """
     constants = (
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11], row[12],
         row[13],
     )  # fmt: skip
-    for _ in prange(threads):
+    for thread in prange(len(gains_out)):
+        own, listed = gains_out[thread], np.empty(CLUSTER + 1, dtype=np.uint8)
         begin = take(next_cluster, AT_ONCE)
         while begin < len(clusters):
             for k in range(begin, least(begin + AT_ONCE, len(clusters))):
                 at = (slot + k) * CLUSTER
                 first = np.int64(clusters[k]) * CLUSTER
                 _read_cluster(first, at, means, radii, errors, children, constants, gazed, values_out)
-                tops_out[slot + k] = _largest(keys, at)
+                top = _largest(keys, at)
+                tops_out[slot + k] = top
+                if top >= low:
+                    add_gains(keys, at, counts, first, low, LAST_KEY, mark, listed, own)
             begin = take(next_cluster, AT_ONCE)
