@@ -43,8 +43,7 @@ def compiled(*, parallel: bool = False, inline: bool = False) -> Callable[[Calla
 def _folder() -> Path:
     digest = hashlib.sha256()
     kernels = Path(__file__).parents[1]
-    for source in sorted(
-        [*(kernels / f"{name}.py" for name in ("adjoint", "constants", "profile", "views")), *kernels.glob("cpu/*.py")]
-    ):
+    shared = ("adjoint", "constants", "gaze", "profile", "views")
+    for source in sorted([*(kernels / f"{name}.py" for name in shared), *kernels.glob("cpu/*.py")]):
         digest.update(source.read_bytes())
     return cache_folder() / f"numba-{digest.hexdigest()[:16]}"

@@ -1,0 +1,101 @@
+"""The cut and the interpolation in plain torch, any float type, by sorting: the truth that other backends are tested by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import gaze as g
+from .gaze import Gaze
+
+if TYPE_CHECKING:
+    from .lod import Nodes
+
+TINY = 1e-30
+
+
+def view_errors(nodes: Nodes, row: Tensor, gazed: bool) -> Tensor:
+    """[m] of every node; 0 for leaves. Formula and precision: kernels/gaze.py."""
+    x, y, z = (nodes.means - row[g.EYE : g.EYE + 3]).unbind(dim=-1)
+    distance = _root(x * x + y * y + z * z)
+    errors = nodes.errors
+    if gazed:
+        errors = errors * gaze_weight(x, y, z, distance, nodes.radii, row)
+    return errors / torch.maximum(distance - nodes.radii, row[g.NEAR])
+
+
+def gaze_weight(x: Tensor, y: Tensor, z: Tensor, distance: Tensor, radius: Tensor, row: Tensor) -> Tensor:
+    """Largest weight of the gaze over spheres whose centres lie at x, y, z from the eye."""
+    gx, gy, gz = row[g.DIRECTION : g.DIRECTION + 3]
+    inverse = 1 / distance.clamp(min=TINY)
+    along = (x * gx + y * gy + z * gz) * inverse
+    a, b, c = y * gz - z * gy, z * gx - x * gz, x * gy - y * gx
+    across = _root(a * a + b * b + c * c) * inverse
+    edge = _root(((distance - radius) * (distance + radius)).clamp(min=0)) * inverse  # cos of the sphere's half angle
+    sine = radius * inverse
+    cos, sin = along * edge + across * sine, across * edge - along * sine
+    away = torch.where(cos > 0, sin * sin / (1 + cos.clamp(min=0)), 1 - cos)
+    away = torch.where((distance <= radius) | (along >= edge), 0, away)
+    inside = (1 - row[g.FALL] * (away - row[g.INNER])).clamp(min=row[g.EDGE])
+    outside = (row[g.EDGE] - row[g.DROP] * (away - row[g.OUTER])).clamp(min=row[g.BEHIND])
+    return torch.where(away <= row[g.INNER], 1, torch.where(away <= row[g.OUTER], inside, outside))
+
+
+def _root(values: Tensor) -> Tensor:
+    """The square root, correctly rounded, which torch's own of float32 is not: all backends agree to the last bit."""
+    return values.double().sqrt().to(values)
+
+
+def cut(
+    nodes: Nodes, roots: Tensor, row: Tensor, gazed: bool, budget: int, previous: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ids, t, errors and threshold, as `lod.cut`."""
+    errors = view_errors(nodes, row, gazed)
+    able = (nodes.children >= 0) & (errors > row[g.FLOOR])
+    ids = able.nonzero()[:, 0]
+    order = ids[errors[ids].argsort(descending=True, stable=True)]
+    totals = (nodes.counts[order] - 1).cumsum(0)
+    fitting = int((totals <= max(budget - len(roots), 0)).sum())
+    expanded = torch.zeros_like(able)
+    expanded[order[:fitting]] = True
+    threshold = errors[order[fitting]] if fitting < len(order) else row[g.FLOOR]
+    if previous is not None:
+        last = torch.maximum(previous.to(row), row[g.FLOOR])
+        kept = able & (errors > last)
+        total = len(roots) + int((nodes.counts[kept] - 1).sum())
+        if 99 * budget <= 100 * total <= 100 * budget:
+            expanded, threshold = kept, last
+
+    parents = expanded.nonzero()[:, 0]
+    counts = nodes.counts[parents].long()
+    first = (nodes.children[parents] - (counts.cumsum(0) - counts)).repeat_interleave(counts)
+    ids = torch.cat((roots.long(), first + torch.arange(len(first), device=first.device)))
+    above = torch.cat((errors.new_full((len(roots),), torch.inf), errors[parents].repeat_interleave(counts)))
+    drawn = ~expanded[ids]
+    ids, above = ids[drawn], above[drawn]
+    own = errors[ids]
+    start = torch.maximum(above / 2, own)
+    t = ((above - threshold) / (above - start)).clamp(0, 1)
+    t = torch.where((above >= 2 * threshold) | (above <= start), 1, t)
+    return ids.int(), t, own, threshold
+
+
+def interpolate(nodes: Nodes, ids: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+    """Means, quats, scales, opacities, sh and exponents, as `lod.interpolate`."""
+    index = ids.long()
+    parents = nodes.parents[index].long()
+    whole = (parents < 0) | (t >= 1)
+    parents = torch.where(whole, index, parents)
+    fields = []
+    for name in ("means", "quats", "scales", "opacities", "sh"):
+        child, parent = getattr(nodes, name)[index], getattr(nodes, name)[parents]
+        share, alone = (values.view(-1, *[1] * (child.dim() - 1)) for values in (t, whole))
+        ends = child, parent
+        if name == "quats":
+            ends = tuple(values / values.norm(dim=-1, keepdim=True).clamp(min=TINY) for values in ends)
+            ends = ends[0], torch.where((ends[0] * ends[1]).sum(dim=-1, keepdim=True) < 0, -ends[1], ends[1])
+        fields.append(torch.where(alone, child, share * ends[0] + (1 - share) * ends[1]))
+    siblings = nodes.counts[parents].clamp(min=1)
+    return *fields, torch.where(whole, 1, t + (1 - t) / siblings)
