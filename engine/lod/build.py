@@ -1,0 +1,83 @@
+"""From a scene to its hierarchy, without training: merge until one splat is left, then number the nodes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ...kernels.cpu import numbering
+from ..formats.format import Progress, no_progress
+from ..scene.gaussians import Gaussians
+from .grouping import pairs, voxels
+from .growing import Growing
+from .tree import Tree
+from .visibility import visibility
+
+SLACK = 3e-6  # of the root's radius that each sphere adds to its children's: more than rounding can take away
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a hierarchy is built."""
+
+    quality: bool = False
+    """Merge pairs by what they cost instead of cells of a grid, and count what can be seen more than what cannot."""
+    views: int = 40
+    """Pictures, for `quality`, that tell what can be seen; 0: everything counts alike."""
+
+
+def build_tree(
+    gaussians: Gaussians, options: BuildOptions = BuildOptions(), *, progress: Progress = no_progress
+) -> Tree:
+    """The hierarchy of a scene, whose leaves are its splats, all of them.
+
+    Args:
+        gaussians: finite, on any device, opacities of at most 1.
+        progress: told how many splats are settled, of how many.
+
+    Returns:
+        The tree, on the CPU in float32; the same for the same scene and options, on any number of cores.
+    """
+    leaves = gaussians.to(device="cpu", dtype=torch.float32)
+    weights = visibility(leaves, options.views) if options.quality and options.views else None
+    growing = Growing(leaves, weights)
+    del leaves
+    done = 0
+    for groups in (pairs if options.quality else voxels)(growing):
+        done += len(groups.parts) - len(groups)
+        progress(min(done, growing.leaves), growing.leaves)
+    return _number(growing)
+
+
+def _number(growing: Growing) -> Tree:
+    n, members = growing.count, growing.members()
+    sizes, places = np.empty(n, np.int64), np.empty(n, np.int64)
+    children, counts = np.empty(n, np.int32), np.empty(n, np.int32)
+    numbering.number_nodes(members.parts, members.starts, growing.leaves, sizes, places, children, counts)
+    order = np.empty(n, np.int64)
+    order[places] = np.arange(n)
+    means = growing.means[order].astype(np.float32)
+    sh = growing.sh[order].reshape(n, -1, 3)
+    return Tree(
+        gaussians=Gaussians(
+            means=torch.from_numpy(means),
+            quats=torch.from_numpy(growing.quats[order]),
+            scales=torch.from_numpy(growing.scales[order]),
+            opacities=torch.from_numpy(growing.opacities[order]),
+            sh=torch.from_numpy(sh),
+        ),
+        children=torch.from_numpy(children),
+        counts=torch.from_numpy(counts),
+        errors=torch.from_numpy(growing.errors[order]),
+        radii=torch.from_numpy(enclosing_radii(means, children, counts)),
+    )
+
+
+def enclosing_radii(means: np.ndarray, children: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Radii [n] float32 of spheres about the means [n, 3], each around those of its children, with room to spare."""
+    radii = np.empty(len(means), np.float64)
+    slack = 0.0
+    for _ in range(2):  # the root's radius, to measure the slack by, takes a first look
+        numbering.enclose(means.astype(np.float64), children, counts, slack, radii)
+        slack = SLACK * radii[0]
+    return radii.astype(np.float32)
