@@ -97,9 +97,8 @@ def pack(columns: Columns, degree: int) -> bytes:
     nodes = len(columns.links)
     data = np.zeros(page_bytes(nodes, degree), np.uint8)
     for name, (place, dtype, shape) in layout(nodes, degree).items():
-        data[place : place + dtype.itemsize * int(np.prod(shape))].view(dtype).reshape(shape)[...] = getattr(
-            columns, name
-        )
+        column = data[place : place + dtype.itemsize * int(np.prod(shape))].view(dtype)
+        column.reshape(shape)[...] = getattr(columns, name)
     return data.tobytes()
 
 

@@ -105,7 +105,7 @@ def _code_above(value, values):
     """The least code that stands for `value` or more; CODES where none does."""
     if value <= 0:
         return 0
-    code = max(1, 1 + int(math.ceil((math.log2(value) - FINEST) * PER_OCTAVE)))
+    code = max(1, 1 + math.ceil((math.log2(value) - FINEST) * PER_OCTAVE))
     if code >= CODES + PER_OCTAVE:
         return CODES
     code = min(code, CODES - 1)
