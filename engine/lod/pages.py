@@ -33,11 +33,10 @@ class Pages(NamedTuple):
     parents: np.ndarray  # [p] int32, the page with the parents of a page's topmost groups; -1 for the first
 
 
-def paginate(tree: Tree, *, capacity: int = CAPACITY, root: bool = True) -> Pages:
+def paginate(tree: Tree, *, root: bool = True) -> Pages:
     """Divide a tree into pages.
 
     Args:
-        capacity: nodes of a page, at least 255.
         root: False leaves the root out: it is kept as a leaf of another tree, and the first page begins with its
             children.
 
@@ -49,8 +48,8 @@ def paginate(tree: Tree, *, capacity: int = CAPACITY, root: bool = True) -> Page
     errors = np.abs(tree.errors.detach().cpu().numpy()).view(np.int32)  # no -0
     sizes = np.empty(len(children), np.int64)
     count_descendants(children, counts, sizes)
-    heap = np.empty(capacity, np.int64)
-    members, frontier = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    heap = np.empty(CAPACITY, np.int64)
+    members, frontier = np.empty(CAPACITY, np.int32), np.empty(CAPACITY, np.int32)
 
     parts, parents = [], []
     top = (np.zeros(1, np.int32), np.ones(1, np.int32)) if root else (children[:1], counts[:1])
@@ -58,7 +57,7 @@ def paginate(tree: Tree, *, capacity: int = CAPACITY, root: bool = True) -> Page
     while waiting:
         parent, starts, lengths = waiting.popleft()
         filled, left = fill_page(starts, lengths, children, counts, errors, heap, members, frontier)
-        for run in _runs(np.sort(frontier[:left]), sizes, counts, capacity):
+        for run in _runs(np.sort(frontier[:left]), sizes, counts):
             waiting.append((len(parts), children[run], counts[run]))
         parts.append(np.sort(members[:filled]))
         parents.append(parent)
@@ -66,11 +65,11 @@ def paginate(tree: Tree, *, capacity: int = CAPACITY, root: bool = True) -> Page
     return Pages(np.concatenate(parts), ends, np.array(parents, np.int32))
 
 
-def _runs(frontier: np.ndarray, sizes: np.ndarray, counts: np.ndarray, capacity: int) -> Iterator[np.ndarray]:
+def _runs(frontier: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:
     """The nodes of a frontier, those together whose descendants go to one page and to those below it."""
     below = np.cumsum([0, *sizes[frontier]])
     groups = np.cumsum([0, *counts[frontier]])
-    total, planned = below[-1], capacity * (1 - SPARE)
+    total, planned = below[-1], CAPACITY * (1 - SPARE)
     several = total > FAN * planned  # pages a run
     runs = max(min(FAN, math.ceil(total / (FAN * planned))), math.ceil(groups[-1] / planned))
     share = math.ceil(total / (runs * planned)) * planned if several else 0.0
@@ -82,14 +81,14 @@ def _runs(frontier: np.ndarray, sizes: np.ndarray, counts: np.ndarray, capacity:
         if end == len(below) or goal - below[end - 1] < below[end] - goal:
             end -= 1  # the nearer of two
         if not several:
-            end = max(start, min(end, int(np.searchsorted(below, below[start] + capacity, side="right")) - 1))
+            end = max(start, min(end, int(np.searchsorted(below, below[start] + CAPACITY, side="right")) - 1))
             if end == start or (
-                end < len(frontier) and below[end] - below[start] < capacity / 2 and sizes[frontier[end]] > capacity
+                end < len(frontier) and below[end] - below[start] < CAPACITY / 2 and sizes[frontier[end]] > CAPACITY
             ):
                 end += 1
-        if below[end] - below[start] > capacity and total - below[end] < capacity / 2:
+        if below[end] - below[start] > CAPACITY and total - below[end] < CAPACITY / 2:
             end = len(frontier)  # what is shared out again takes odd ends too
-        full = int(np.searchsorted(groups, groups[start] + capacity, side="right")) - 1
+        full = int(np.searchsorted(groups, groups[start] + CAPACITY, side="right")) - 1
         end = max(min(end, full), start + 1)
         yield frontier[start:end]
         start = end

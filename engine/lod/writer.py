@@ -122,13 +122,11 @@ class StoreWriter:
         for leaf in parts:
             if not 0 <= leaf < len(top.counts) or int(top.counts[leaf]):
                 raise InputError(f"node {leaf} of the top tree is no leaf, but a part stands there: name a leaf")
-        radius = _write_top(
-            self._path, top, dict(sorted(parts.items())), self._waiting, self._radius, self._labels, progress
-        )
+        ordered = dict(sorted(parts.items()))
+        radius = _write_top(self._path, top, ordered, self._waiting, self._radius, self._labels, progress)
         if radius is not None:
-            raise InputError(
-                f"the root's sphere has radius {radius:.6g}, {self._radius:.6g} was promised: promise more"
-            )
+            told = f"the root's sphere has radius {radius:.6g}, {self._radius:.6g} was promised"
+            raise InputError(f"{self._path}: {told}: begin with a larger one")
 
 
 def _write_top(

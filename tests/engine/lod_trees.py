@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
+from lyra.engine.lod.store import Store
 from lyra.engine.lod.tree import Tree
-from lyra.engine.scene.gaussians import Gaussians
+from lyra.engine.scene.gaussians import Gaussians, merge
 from lyra.engine.scene.morton import morton_order
 
 MOST = 7  # children of a node
@@ -45,7 +46,7 @@ def merged_tree(scene: Gaussians, seed: int = 0) -> Tree:
             for name, values in members.items()
         }
         away = np.linalg.norm(members["means"] - means["means"][group], axis=1)
-        means["opacities"] *= rng.choice([1, 1, 30], len(lengths))
+        means["opacities"] = np.minimum(1000, means["opacities"] * rng.choice([1, 1, 30], len(lengths)))
         means["errors"] = 1.001 * np.maximum.reduceat(members["errors"], starts) + np.maximum.reduceat(away, starts)
         means["radii"] = np.maximum.reduceat(away + members["radii"], starts) * (1 + 1e-5) + 4e-6 * reach
         columns.append({name: values[~alone] for name, values in means.items()})
@@ -94,3 +95,39 @@ def assert_rules(tree: Tree) -> None:
     assert (errors[parent] >= 1.0001 * errors[child]).all()
     away = np.linalg.norm(means[parent] - means[child], axis=1)
     assert (radii[parent] >= away + radii[child] + 2e-6 * radii[0]).all()
+
+
+def whole(store: Store) -> Tree:
+    """All pages as one tree, nodes in the order of their ids."""
+    pages = [store.decode(page, store.read(page)) for page in range(len(store))]
+    starts = np.cumsum([0, *(len(page.counts) for page in pages)])
+    children = []
+    for number, page in enumerate(pages):
+        links = page.children.numpy()
+        at = starts[number + np.maximum(links >> 16, 0)] + (links & 0xFFFF)
+        children.append(torch.from_numpy(np.where(links < 0, -1, at)).int())
+    counts, errors, radii = (
+        torch.cat([getattr(page, name) for page in pages]) for name in ("counts", "errors", "radii")
+    )
+    return Tree(merge([page.gaussians for page in pages]), torch.cat(children), counts, errors, radii)
+
+
+def subtree(tree: Tree, root: int) -> tuple[Tree, np.ndarray]:
+    """What hangs from a node, as a tree of its own, and its nodes."""
+    children, counts = tree.children.numpy(), tree.counts.numpy()
+    nodes = [np.array([root])]
+    while len(nodes[-1]):
+        inner = nodes[-1][counts[nodes[-1]] > 0]
+        nodes.append(np.concatenate([np.arange(children[i], children[i] + counts[i]) for i in inner] or [inner]))
+    return part(tree, np.concatenate(nodes)), np.concatenate(nodes)
+
+
+def part(tree: Tree, nodes: np.ndarray) -> Tree:
+    """Some nodes, parents first and siblings together; those whose children are not among them become leaves."""
+    place = np.full(len(tree.counts) + 1, -1)
+    place[nodes] = np.arange(len(nodes))
+    children = place[tree.children.numpy()[nodes]]  # of a leaf, the last place, which is -1
+    inner = torch.from_numpy(children >= 0)
+    index = torch.from_numpy(nodes).long()
+    kept = [torch.where(inner, values[index], 0) for values in (tree.counts, tree.errors, tree.radii)]
+    return Tree(tree.gaussians.select(index), torch.from_numpy(children).int(), *kept)
