@@ -9,9 +9,9 @@ errors grow by 1e-4 of themselves from child to parent, and radii by 2e-6 of the
 - The angle a between the gaze and the nearest direction to the sphere is the centre's less asin(radius / d), which is
   steep where the eye is at the surface; but there (d - radius) (d + radius) keeps full precision, so that what is
   computed is the angle of a sphere whose radius is off by the same 3e-7 d. Besides, sine and cosine of a are off by
-  some 3e-7. The weight is linear in cos a, and taken from 1 - cos a = sin^2 a / (1 + cos a), which does not cancel where
-  a is small: as a function of a the weight is off by what an error of 6e-7 rad gives. `Gaze` refuses weights that
-  change by more than STEEPEST of themselves a radian, which bounds this by 4e-5.
+  some 3e-7. The weight is linear in cos a, and taken from 1 - cos a = sin^2 a / (1 + cos a), which does not cancel
+  where a is small: as a function of a the weight is off by what an error of 6e-7 rad gives. `Gaze` refuses weights
+  that change by more than STEEPEST of themselves a radian, which bounds this by 4e-5.
 Both together stay below 1e-4. View errors below LEAST would lose digits to denormal numbers and count as 0.
 """
 
