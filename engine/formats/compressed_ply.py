@@ -222,5 +222,13 @@ def _rest_values() -> tuple[Tensor, Tensor]:
 
 REST_VALUES, REST_STEPS = _rest_values()
 FORMAT = Format(
-    "compressed PLY", (".compressed.ply",), "rdf", matches, load, about, save, carries_note=True, order=morton_order
+    "compressed PLY",
+    (".compressed.ply",),
+    "rdf",
+    matches,
+    load,
+    about,
+    save,
+    carries_note=True,
+    order=lambda scene: morton_order(scene.means),
 )

@@ -64,7 +64,7 @@ class Format:
     about: Callable[[Path], About]  # raises InputError
     save: Callable[[Gaussians, Path, Writing], None] | None = None  # valid splats with opacities of at most 1
     carries_note: bool = False  # else provenance lies beside the file
-    order: Callable[[Tensor], Tensor] | None = None  # centres [n, 3] to the order [n] in which `save` puts splats
+    order: Callable[[Gaussians], Tensor] | None = None  # to the order [n] in which `save` puts splats
     beside: Callable[[Path], list[Path]] = lambda path: []  # further files that `save` writes, or takes away
     parts: Callable[[Path], list[Path]] = lambda path: []  # further files that `load` reads, where they are there
     sh_degree: int = 3  # that it can hold

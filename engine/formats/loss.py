@@ -41,7 +41,7 @@ def conversion_loss(scene: Gaussians, format: Format, writing: Writing = PLAIN_W
         path = Path(folder) / f"scene{format.endings[0]}"
         format.save(scene, path, writing)
         back = format.load(path, PLAIN_READING)
-    return errors(scene if format.order is None else scene.select(format.order(scene.means)), back)
+    return errors(scene if format.order is None else scene.select(format.order(scene)), back)
 
 
 def errors(scene: Gaussians, other: Gaussians) -> dict[str, dict[str, float]]:

@@ -192,5 +192,15 @@ def _pixels(source: Source, name: str, image: Image.Image) -> np.ndarray:
 
 
 FORMAT = Format(
-    "SOG", (".sog", "meta.json"), "rdf", matches, load, about, save, True, morton_order, folder_files, folder_parts
+    "SOG",
+    (".sog", "meta.json"),
+    "rdf",
+    matches,
+    load,
+    about,
+    save,
+    carries_note=True,
+    order=lambda scene: morton_order(scene.means),
+    beside=folder_files,
+    parts=folder_parts,
 )

@@ -61,7 +61,17 @@ def survives() -> Callable[[Path, int], tuple[int, int]]:
 @pytest.fixture(scope="session")
 def oracles() -> ModuleType:
     """The module beside this file, which tests cannot import by name."""
-    spec = importlib.util.spec_from_file_location("oracles", Path(__file__).with_name("oracles.py"))
+    return _beside("oracles")
+
+
+@pytest.fixture(scope="session")
+def lod_trees() -> ModuleType:
+    """The module beside this file."""
+    return _beside("lod_trees")
+
+
+def _beside(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

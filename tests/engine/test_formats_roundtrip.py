@@ -49,7 +49,7 @@ def through(scene: Gaussians, ending: str, folder: Path) -> tuple[Gaussians, tor
     """The scene as a format gives it back, and the order of its splats there."""
     format, path = format_of_name(Path(f"a{ending}")), folder / f"scene{ending}"
     save(scene, path)
-    order = torch.arange(len(scene)) if format.order is None else format.order(scene.means)
+    order = torch.arange(len(scene)) if format.order is None else format.order(scene)
     return load(path), order
 
 

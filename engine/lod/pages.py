@@ -1,0 +1,94 @@
+"""A tree cut into pages: few of them half empty, each good to draw without those below it.
+
+A page is filled from groups of siblings, the children of the node with the largest error first. The nodes that stay
+without their children are its frontier, which the pages below it share out in the order of their indices, neighbours
+in space where siblings and cousins are:
+    up to FAN pages of descendants    into runs that fill a page each to their leaves, all of about the same size
+    more                              into at most FAN runs of whole numbers of pages; of each, one page is filled,
+                                      and its own frontier is shared out again
+Pages are numbered level by level, so that the first of a file are the coarsest. Within a page nodes keep the order of
+the tree.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ...kernels.cpu.pages import count_descendants, fill_page
+from .tree import Tree
+
+CAPACITY = 1 << 16  # nodes of a page
+FAN = 8  # pages that share out the frontier of one, about
+SPARE = 1 / 64  # of a page is not planned with, for groups do not part
+
+
+class Pages(NamedTuple):
+    """Where the nodes of a tree go; p pages."""
+
+    order: np.ndarray  # int32, nodes page after page, in the order of their slots
+    starts: np.ndarray  # [p + 1] int64, of the pages in `order`
+    parents: np.ndarray  # [p] int32, the page with the parents of a page's topmost groups; -1 for the first
+
+
+def paginate(tree: Tree, *, root: bool = True) -> Pages:
+    """Divide a tree into pages.
+
+    Args:
+        root: False leaves the root out: it is kept as a leaf of another tree, and the first page begins with its
+            children.
+
+    Returns:
+        Groups of siblings are in one page, in consecutive slots; a parent is in the same page in an earlier slot, or in
+        the page's parent. Page 0 has the root.
+    """
+    children, counts = (np.ascontiguousarray(part.cpu().numpy()) for part in (tree.children, tree.counts))
+    errors = np.abs(tree.errors.detach().cpu().numpy()).view(np.int32)  # no -0
+    sizes = np.empty(len(children), np.int64)
+    count_descendants(children, counts, sizes)
+    heap = np.empty(CAPACITY, np.int64)
+    members, frontier = np.empty(CAPACITY, np.int32), np.empty(CAPACITY, np.int32)
+
+    parts, parents = [], []
+    top = (np.zeros(1, np.int32), np.ones(1, np.int32)) if root else (children[:1], counts[:1])
+    waiting = deque([(-1, *top)])
+    while waiting:
+        parent, starts, lengths = waiting.popleft()
+        filled, left = fill_page(starts, lengths, children, counts, errors, heap, members, frontier)
+        for run in _runs(np.sort(frontier[:left]), sizes, counts):
+            waiting.append((len(parts), children[run], counts[run]))
+        parts.append(np.sort(members[:filled]))
+        parents.append(parent)
+    ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    return Pages(np.concatenate(parts), ends, np.array(parents, np.int32))
+
+
+def _runs(frontier: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:
+    """The nodes of a frontier, those together whose descendants go to one page and to those below it."""
+    below = np.cumsum([0, *sizes[frontier]])
+    groups = np.cumsum([0, *counts[frontier]])
+    total, planned = below[-1], CAPACITY * (1 - SPARE)
+    several = total > FAN * planned  # pages a run
+    runs = max(min(FAN, math.ceil(total / (FAN * planned))), math.ceil(groups[-1] / planned))
+    share = math.ceil(total / (runs * planned)) * planned if several else 0.0
+    start = 0
+    while start < len(frontier):
+        rest = total - below[start]
+        goal = below[start] + (share if several else rest / math.ceil(rest / planned))
+        end = int(np.searchsorted(below, goal))
+        if end == len(below) or goal - below[end - 1] < below[end] - goal:
+            end -= 1  # the nearer of two
+        if not several:
+            end = max(start, min(end, int(np.searchsorted(below, below[start] + CAPACITY, side="right")) - 1))
+            if end == start or (
+                end < len(frontier) and below[end] - below[start] < CAPACITY / 2 and sizes[frontier[end]] > CAPACITY
+            ):
+                end += 1
+        if below[end] - below[start] > CAPACITY and total - below[end] < CAPACITY / 2:
+            end = len(frontier)  # what is shared out again takes odd ends too
+        full = int(np.searchsorted(groups, groups[start] + CAPACITY, side="right")) - 1
+        end = max(min(end, full), start + 1)
+        yield frontier[start:end]
+        start = end

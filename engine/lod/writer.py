@@ -1,0 +1,180 @@
+"""Write a tree as a .lyra file: at once, or in parts that never are in memory together.
+
+Parts come first and wait in a nameless file; the top tree comes last, and with it the numbers of all pages and the
+directory.
+"""
+
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import cause, check_writable, replacing
+from ..formats.format import Progress, no_progress
+from .columns import CODE_VALUES
+from .encoded import Part, encode_tree, entries_of, part_entries, payload
+from .layout import HEADER, PAGES_LIMIT, Header, Labels, Metadata, header_bytes, metadata_bytes
+from .pages import paginate
+from .tree import Tree
+
+MARGIN = 1.05  # that the root's radius may grow by in the first try
+PLAIN = Labels()
+
+
+def write_store(path: Path, tree: Tree, labels: Labels = PLAIN, *, progress: Progress = no_progress) -> None:
+    """Writes a tree that is in memory; the file appears whole or not at all. The same tree gives the same bytes.
+
+    Args:
+        tree: one that `tree.check` accepts.
+        progress: told of nodes.
+
+    Raises:
+        InputError: the file cannot be written, or a number of the tree is beyond what .lyra holds.
+    """
+    reach = MARGIN * float(tree.radii[0])
+    while (radius := _write_top(path, tree, {}, None, reach, labels, progress)) is not None:
+        reach = MARGIN * radius
+
+
+class StoreWriter:
+    """Writes a tree in parts: subtrees one after the other, then the tree above them.
+
+    A context manager; what was written of a file that was not finished is gone at the end of the block. The disk needs
+    room for the subtrees twice while it finishes.
+    """
+
+    def __init__(self, path: Path, *, radius: float, labels: Labels = PLAIN) -> None:
+        """Begin a file.
+
+        Args:
+            radius: at least that of the root's sphere; twice the diagonal of the scene's bounds is a safe guess. The
+                spheres of nodes are made larger by a little of it.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        check_writable(path)
+        self._path, self._radius, self._labels = path, radius, labels
+        self._parts: list[Part] = []
+        try:
+            self._waiting = tempfile.TemporaryFile(dir=path.parent)
+        except OSError as error:
+            raise InputError(f"{path}: {cause(error)}, give a name in a folder that can be written") from error
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.close()
+
+    def add(self, subtree: Tree) -> Part:
+        """Write a subtree of at least two nodes. Its root is to be a leaf of the top tree, and is kept there alone.
+
+        Raises:
+            InputError: a single node, the disk is full, or a number is beyond what .lyra holds.
+        """
+        if len(subtree.gaussians) < 2:
+            raise InputError("a subtree of one node has no pages: leave it a leaf of the top tree")
+        encoded = encode_tree(self._path, subtree, paginate(subtree, root=False), {}, self._radius)
+        entries = entries_of(encoded, {})
+        try:
+            for page in range(len(entries)):
+                data = payload(encoded, page, np.zeros(len(encoded.means), np.int64), {})
+                entries[page]["offset"], entries[page]["crc"] = self._waiting.tell(), zlib.crc32(data)
+                self._waiting.write(data)
+        except OSError as error:
+            raise InputError(f"{self._path}: {cause(error)}, make room on the disk") from error
+        family = slice(1, 1 + int(subtree.counts[0]))
+        part = Part(
+            id(self),
+            len(self._parts),
+            entries,
+            subtree.gaussians.means[0].double().numpy(),
+            encoded.means[family].copy(),
+            encoded.radius_codes[family].copy(),
+            int(encoded.error_codes[0]),
+        )
+        self._parts.append(part)
+        return part
+
+    def finish(self, top: Tree, parts: Mapping[int, Part], *, progress: Progress = no_progress) -> None:
+        """Write the top tree and the directory.
+
+        Args:
+            top: its leaves are splats, or roots of subtrees.
+            parts: by leaf of the top tree, what `add` gave. One may stand at several leaves: its pages are shared, each
+                time moved by as much as the leaf's mean is away from the subtree's root.
+            progress: told of nodes of the top tree.
+
+        Raises:
+            InputError: a part of another writer or one that stands nowhere, a node that is no leaf, a root's sphere
+                larger than the radius promised, too many pages, or as `write_store`.
+        """
+        if any(part.writer != id(self) for part in parts.values()):
+            raise InputError("a part comes from another writer: give what add() of this one returned")
+        if lost := set(range(len(self._parts))) - {part.number for part in parts.values()}:
+            raise InputError(f"part {min(lost)} stands nowhere in the top tree: name a leaf for it")
+        for leaf in parts:
+            if not 0 <= leaf < len(top.counts) or int(top.counts[leaf]):
+                raise InputError(f"node {leaf} of the top tree is no leaf, but a part stands there: name a leaf")
+        ordered = dict(sorted(parts.items()))
+        radius = _write_top(self._path, top, ordered, self._waiting, self._radius, self._labels, progress)
+        if radius is not None:
+            told = f"the root's sphere has radius {radius:.6g}, {self._radius:.6g} was promised"
+            raise InputError(f"{self._path}: {told}: begin with a larger one")
+
+
+def _write_top(
+    path: Path,
+    tree: Tree,
+    parts: dict[int, Part],
+    waiting: BinaryIO | None,
+    reach: float,
+    labels: Labels,
+    progress: Progress,
+) -> float | None:
+    """Write the file; where the root's sphere comes out larger than `reach`, write nothing and return its radius."""
+    encoded = encode_tree(path, tree, paginate(tree), parts, reach)
+    radius = float(CODE_VALUES[encoded.radius_codes[0]])
+    if radius > reach:
+        return radius
+    firsts = np.cumsum([len(encoded.ranges), *(len(part.entries) for part in parts.values())])  # pages of each part
+    if firsts[-1] > PAGES_LIMIT:
+        raise InputError(f"{path}: {firsts[-1]} pages, {PAGES_LIMIT} are the most: cut the scene into several files")
+    entries = np.concatenate([entries_of(encoded, parts), *part_entries(encoded, parts, firsts)])
+    metadata = metadata_bytes(_metadata(entries, tree.gaussians.sh_degree, labels))
+    place = HEADER.size + len(metadata)
+    start = place + entries.nbytes
+    inner = len(encoded.ranges)
+    entries["offset"][inner:] += np.uint64(start + int(entries["bytes"][:inner].sum(dtype=np.int64)))
+    part_pages = np.zeros(len(encoded.means), np.int64)
+    part_pages[list(parts)] = firsts[:-1]
+    with replacing(path) as stream:
+        stream.seek(start)
+        done = 0
+        for page in range(inner):
+            data = payload(encoded, page, part_pages, parts)
+            entries[page]["offset"], entries[page]["crc"] = stream.tell(), zlib.crc32(data)
+            stream.write(data)
+            progress(done := done + int(entries[page]["nodes"]), len(encoded.means))
+        if waiting is not None:
+            waiting.seek(0)
+            shutil.copyfileobj(waiting, stream, 1 << 20)
+        directory = entries.tobytes()
+        header = Header(
+            stream.tell(), HEADER.size, len(metadata), zlib.crc32(metadata), place, len(entries), zlib.crc32(directory)
+        )
+        stream.seek(0)
+        stream.write(header_bytes(header) + metadata + directory)
+    return None
+
+
+def _metadata(entries: np.ndarray, degree: int, labels: Labels) -> Metadata:
+    (x0, y0, z0), (x1, y1, z1) = entries["low"].min(axis=0).tolist(), entries["high"].max(axis=0).tolist()
+    splats, nodes = (int(entries[name].sum(dtype=np.int64)) for name in ("leaves", "nodes"))
+    return Metadata(splats, nodes, degree, (x0, y0, z0), (x1, y1, z1), labels)

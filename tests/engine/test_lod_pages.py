@@ -1,0 +1,77 @@
+"""Trees in pages: the rules that readers rely on, by brute force, and how full the pages are."""
+
+import heapq
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from lyra.engine.lod import pages as pages_module
+from lyra.engine.lod.pages import Pages, paginate
+from lyra.engine.lod.tree import Tree
+
+
+def assert_pages(tree: Tree, pages: Pages, capacity: int, root: bool = True) -> None:
+    children, counts = tree.children.numpy(), tree.counts.numpy()
+    n = len(counts)
+    assert sorted(pages.order) == list(range(0 if root else 1, n))
+    sizes = np.diff(pages.starts)
+    assert (
+        pages.starts[0] == 0 and pages.starts[-1] == len(pages.order) and (sizes > 0).all() and sizes.max() <= capacity
+    )
+    page_of, slot_of = np.full(n, -1), np.full(n, -1)
+    for page in range(len(sizes)):
+        nodes = pages.order[pages.starts[page] : pages.starts[page + 1]]
+        page_of[nodes], slot_of[nodes] = page, np.arange(len(nodes))
+    assert pages.parents[0] == -1 and (pages.parents[1:] >= 0).all()
+    assert (pages.parents < np.arange(len(sizes))).all()
+    for node in np.flatnonzero(counts):
+        family = np.arange(children[node], children[node] + counts[node])
+        assert len(set(page_of[family])) == 1 and (np.diff(slot_of[family]) == 1).all()
+        page = page_of[family[0]]
+        if page == page_of[node]:
+            assert slot_of[family[0]] > slot_of[node]
+        else:
+            assert pages.parents[page] == page_of[node]
+
+
+@pytest.mark.parametrize("capacity", [255, 700, 1 << 16])
+@pytest.mark.parametrize("n", [1, 2, 300, 4000, 20_000])
+def test_every_rule(lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int, capacity: int) -> None:
+    monkeypatch.setattr(pages_module, "CAPACITY", capacity)
+    tree = lod_trees.merged_tree(lod_trees.scene_of(n, 0), seed=n)
+    lod_trees.assert_rules(tree)
+    assert_pages(tree, paginate(tree), capacity)
+    if n > 1:
+        assert_pages(tree, paginate(tree, root=False), capacity, root=False)
+
+
+def test_large_families(lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lod_trees, "MOST", 255)
+    monkeypatch.setattr(pages_module, "CAPACITY", 300)
+    tree = lod_trees.merged_tree(lod_trees.scene_of(5000, 0))
+    assert int(tree.counts.max()) > 200
+    assert_pages(tree, paginate(tree), 300)
+
+
+def test_the_first_page_takes_the_largest_errors(lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages_module, "CAPACITY", 500)
+    tree = lod_trees.merged_tree(lod_trees.scene_of(3000, 0))
+    children, counts, errors = tree.children.tolist(), tree.counts.tolist(), tree.errors.tolist()
+    members, heap = {0}, [(-errors[0], 0)]
+    while len(members) + counts[heap[0][1]] <= 500:
+        node = heapq.heappop(heap)[1]
+        for child in range(children[node], children[node] + counts[node]):
+            members.add(child)
+            if counts[child]:
+                heapq.heappush(heap, (-errors[child], child))
+    pages = paginate(tree)
+    assert set(pages.order[: pages.starts[1]].tolist()) == members
+
+
+@pytest.mark.parametrize("n", [9000, 60_000, 200_000])
+def test_pages_are_mostly_full(lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    monkeypatch.setattr(pages_module, "CAPACITY", 1024)
+    tree = lod_trees.merged_tree(lod_trees.scene_of(n, 0))
+    fill = np.diff(paginate(tree).starts) / 1024
+    assert fill.mean() > 0.8 and (fill < 0.5).mean() < 0.1
