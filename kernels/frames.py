@@ -31,7 +31,7 @@ class Projected(NamedTuple):
     means2d: Tensor  # [..., n, 2] pixels; its gradient can be retained, and has `absgrad` after a backward that asked
     conics: Tensor  # [..., n, 3] inverse 2D covariance xx, xy, yy, px^-2
     depths: Tensor  # [..., n]
-    opacities: Tensor  # [..., n] compensated where antialiased
+    opacities: Tensor  # [..., n] compensated where antialiased; with exponents, o' of profile.py
     radii: Tensor  # [..., n, 2] int32, pixels, rounded up; 0 where not visible
 
 

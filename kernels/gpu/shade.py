@@ -84,7 +84,9 @@ def weigh_steps(state, x, y, record, profiles, i, FORM: tl.constexpr, PROFILED: 
     mean_x, mean_y, l0, l1 = load_four(record)
     l2, log2_opacity, first, second = load_four(record + 4)
     if PROFILED:
-        profile = profile_of(profiles, i, log2_opacity)
+        covers = profile_of(profiles, i, log2_opacity)
+    else:
+        covers = log2_opacity
     dy = y - mean_y
     u, v = l0 * (x - mean_x) + l1 * dy, l2 * dy
     weights, transmittance = (), ()
@@ -94,9 +96,9 @@ def weigh_steps(state, x, y, record, profiles, i, FORM: tl.constexpr, PROFILED: 
         else:
             us, vs = u + l1 * (s * ROWS), v + l2 * (s * ROWS)
         if PROFILED:
-            weight, after = weigh_profiled(us, vs, profile, state[s], PARITY)
+            weight, after = weigh_profiled(us, vs, covers, state[s], PARITY)
         else:
-            weight, after = weigh(us, vs, log2_opacity, state[s], PARITY)
+            weight, after = weigh(us, vs, covers, state[s], PARITY)
         weights += (weight,)
         transmittance += (after,)
     return weights, transmittance, first, second

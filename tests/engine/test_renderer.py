@@ -1,5 +1,6 @@
 """`Renderer` beside `render`: the same frames, the same refusals."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from lyra.engine.errors import InputError
 from lyra.engine.renderer import Renderer, render
 from lyra.engine.scene.camera import Camera, look_at
-from lyra.engine.scene.gaussians import Gaussians
+from lyra.engine.scene.gaussians import Gaussians, merge
 from lyra.kernels.options import Options
 
 CAMERAS = [look_at((0.3 * i, -0.5, -4.0), (0.0, 0.0, 0.0), width=33, height=21) for i in range(2)]
@@ -25,6 +26,17 @@ def scene() -> Gaussians:
         opacities=torch.rand(80, generator=rng, dtype=torch.float64),
         sh=torch.randn(80, 4, 3, generator=rng, dtype=torch.float64) * 0.3,
     )
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_exponents_reach_the_backend(scene: Gaussians, backend: str) -> None:
+    """Two splats in the place of each, drawn by halves, are that splat."""
+    opaque = dataclasses.replace(scene, opacities=3 * scene.opacities)
+    whole, halves = torch.ones(80, dtype=torch.float64), torch.full((160,), 0.5, dtype=torch.float64)
+    alone = render(opaque, CAMERAS[0], backend=backend, exponents=whole)
+    pairs = render(merge([opaque, opaque]), CAMERAS[0], backend=backend, exponents=halves)
+    torch.testing.assert_close(pairs.alpha, alone.alpha, rtol=0, atol=1e-4)
+    assert float((render(scene, CAMERAS[0], backend=backend).alpha - alone.alpha).abs().max()) > 0.1
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
