@@ -95,8 +95,8 @@ def cut(
     node without resident children is not expanded, and neither is one with a view error up to `floor`. The view error
     of node i is  errors[i] * w / max(|means[i] - eye| - radii[i], near), w as in `Gaze`.
 
-    A drawn node with parent p has t = 1 if err(p) >= 2 threshold, else  (err(p) - threshold) / (err(p) - max(err(p) / 2,
-    err(i))), so that it comes in as its parent and has arrived before it may be expanded itself.
+    A drawn node with parent p has t = 1 if err(p) >= T threshold, else  (err(p) - threshold) / (err(p) - max(err(p) / T,
+    err(i))), T = 1.2, so that it comes in as its parent and has arrived before it may be expanded itself.
 
     Args:
         roots: may be of several scenes; all are drawn, or what they stand for, whatever the budget.

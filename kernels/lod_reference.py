@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import gaze as g
+from .constants import TRANSITION
 from .gaze import Gaze
 
 if TYPE_CHECKING:
@@ -27,19 +28,31 @@ def view_errors(means: Tensor, radii: Tensor, errors: Tensor, row: Tensor, gazed
 
 def gaze_weight(x: Tensor, y: Tensor, z: Tensor, distance: Tensor, radius: Tensor, row: Tensor) -> Tensor:
     """Largest weight of the gaze over spheres whose centres lie at x, y, z from the eye."""
-    gx, gy, gz = row[g.DIRECTION : g.DIRECTION + 3]
     inverse = 1 / distance.clamp(min=TINY)
-    along = (x * gx + y * gy + z * gz) * inverse
-    a, b, c = y * gz - z * gy, z * gx - x * gz, x * gy - y * gx
-    across = _root(a * a + b * b + c * c) * inverse
-    edge = _root(((distance - radius) * (distance + radius)).clamp(min=0)) * inverse  # cos of the sphere's half angle
-    sine = radius * inverse
-    cos, sin = along * edge + across * sine, across * edge - along * sine
+    half = _root(((distance - radius) * (distance + radius)).clamp(min=0)) * inverse  # cos of the sphere's half angle
+    sphere = x, y, z, inverse, half, radius * inverse
+    cos, sin, holds = _nearest(sphere, row[g.DIRECTION : g.DIRECTION + 3])
     away = torch.where(cos > 0, sin * sin / (1 + cos.clamp(min=0)), 1 - cos)
-    away = torch.where((distance <= radius) | (along >= edge), 0, away)
+    away = torch.where((distance <= radius) | holds, 0, away)
     inside = (1 - row[g.FALL] * (away - row[g.INNER])).clamp(min=row[g.EDGE])
     outside = (row[g.EDGE] - row[g.DROP] * (away - row[g.OUTER])).clamp(min=row[g.BEHIND])
-    return torch.where(away <= row[g.INNER], 1, torch.where(away <= row[g.OUTER], inside, outside))
+    weight = torch.where(away <= row[g.INNER], 1, torch.where(away <= row[g.OUTER], inside, outside))
+    least = torch.zeros_like(cos)
+    for side in range(g.SIDES, g.SLOPE, 3):
+        above, _, _ = _nearest(sphere, row[side : side + 3])
+        least = torch.minimum(least, above)
+    least = torch.where(distance <= radius, 0, least)
+    return weight * torch.maximum(1 + row[g.SLOPE] * least, row[g.BEYOND])
+
+
+def _nearest(sphere: tuple[Tensor, ...], direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine and sine of the angle from a direction to the nearest of a sphere; whether the sphere covers it."""
+    x, y, z, inverse, half, sine = sphere
+    dx, dy, dz = direction
+    along = (x * dx + y * dy + z * dz) * inverse
+    a, b, c = y * dz - z * dy, z * dx - x * dz, x * dy - y * dx
+    across = _root(a * a + b * b + c * c) * inverse
+    return along * half + across * sine, across * half - along * sine, along >= half
 
 
 def _root(values: Tensor) -> Tensor:
@@ -75,9 +88,9 @@ def cut(
     drawn = ~expanded[ids]
     ids, above = ids[drawn], above[drawn]
     own = errors[ids]
-    start = torch.maximum(above / 2, own)
+    start = torch.maximum(above / TRANSITION, own)
     t = ((above - threshold) / (above - start)).clamp(0, 1)
-    t = torch.where((above >= 2 * threshold) | (above <= start), 1, t)
+    t = torch.where((above >= TRANSITION * threshold) | (above <= start), 1, t)
     return ids.int(), t, own, threshold
 
 

@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..scene.gaussians import Gaussians
 
 MOST_CHILDREN = 255
-GROWTH = 1.0001  # of errors, from child to parent at least
+GROWTH = 1.0005  # of errors, from child to parent at least
 SLACK = 2e-6  # of radii, of the root's
 
 
@@ -20,7 +20,7 @@ class Tree:
     """n nodes; node 0 is the root, parents come before children, siblings are neighbours.
 
     Errors and radii grow towards the root with room for rounding (kernels/gaze.py says why), so that a cut never has a
-    node in it together with one of its ancestors: errors[p] >= 1.0001 errors[c], and radii[p] >= |means[p] - means[c]| +
+    node in it together with one of its ancestors: errors[p] >= 1.0005 errors[c], and radii[p] >= |means[p] - means[c]| +
     radii[c] + 2e-6 radii[0], for each child c of p.
     """
 

@@ -52,8 +52,8 @@ class StoreWriter:
         """Begin a file.
 
         Args:
-            radius: at least that of the root's sphere; twice the diagonal of the scene's bounds is a safe guess. The
-                spheres of nodes are made larger by a little of it.
+            radius: at least that of the root's sphere; four times the diagonal of the scene's bounds is a safe guess.
+                The spheres of nodes are made larger by 3e-6 of it.
 
         Raises:
             InputError: the file cannot be written.

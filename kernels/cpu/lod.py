@@ -10,7 +10,7 @@ from numba import get_num_threads, prange
 from torch import Tensor
 
 from .. import gaze as g
-from ..constants import CLUSTER
+from ..constants import CLUSTER, TRANSITION
 from ..lod import Nodes
 from .compiled import compiled
 from .lod_errors import AT_ONCE, BINS, LAST_KEY, SHIFT, add_gains, bound_clusters, list_keys, node_error, read_clusters
@@ -18,7 +18,8 @@ from .simd import element, least, most, put, take
 from .threads import all_cores
 
 f32 = np.float32
-_ZERO, _HALF, _ONE, _TWO = f32(0), f32(0.5), f32(1), f32(2)
+_ZERO, _ONE = f32(0), f32(1)
+_TRANSITION = f32(TRANSITION)
 
 _LOWER = f32(0.95)  # of the last threshold: where to look first
 _AIM, _FEWEST, _MOST_MORE = 1.2, 1.2, 4.0  # a guess takes in so many times the clusters of the last, by what that left
@@ -109,9 +110,9 @@ def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluste
 @compiled(inline=True)
 def _arrival(above, own, threshold):
     """t of a node, from its parent's view error and its own."""
-    start = most(above * _HALF, own)
+    start = most(above / _TRANSITION, own)
     t = most(_ZERO, least(_ONE, (above - threshold) / (above - start)))
-    t = _ONE if above >= _TWO * threshold else t
+    t = _ONE if above >= _TRANSITION * threshold else t
     return _ONE if above <= start else t
 
 

@@ -21,6 +21,7 @@ from .lod_errors import FLOOR, node_error, view_error
 CLUSTER = tl.constexpr(c.CLUSTER)
 LAST_KEY = tl.constexpr(2**31 - 1)
 LARGEST = tl.constexpr(0x7F7FFFFF)  # the key of the largest finite error
+TRANSITION = tl.constexpr(c.TRANSITION)
 LOWER_GUESS = tl.constexpr(0.95)  # of the last threshold
 UP = tl.constexpr(1.0001)  # pays for the rounding of a node's error and of its cluster's bound
 
@@ -230,8 +231,8 @@ def emit_kernel(
         i = first + k
         mask = _is_drawn(i, k < count, keys, tops, key_cut, last, CLUSTER)
         own = node_error(i, mask, means, radii, errors, row, GAZED)
-        begin = tl.maximum(above * 0.5, own)
-        arriving = (above < 2.0 * threshold) & (above > begin)
+        begin = tl.maximum(above / TRANSITION, own)
+        arriving = (above < TRANSITION * threshold) & (above > begin)
         t = (above - threshold) / tl.where(arriving, above - begin, 1.0)
         t = tl.where(arriving, tl.minimum(tl.maximum(t, 0.0), 1.0), 1.0)
         fits = mask & (place < capacity)  # a hierarchy that breaks the rules may give too many

@@ -1,6 +1,7 @@
 """A page as bytes and back: no value is off by more than half a step."""
 
 import dataclasses
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from lyra.engine.errors import InputError
 from lyra.engine.formats.loss import errors
+from lyra.engine.formats.registry import load
 from lyra.engine.lod.columns import (
     CODE_VALUES,
     NO_LINK,
@@ -20,7 +22,10 @@ from lyra.engine.lod.columns import (
     ranges_of,
     unpack,
 )
-from lyra.engine.scene.gaussians import Gaussians
+from lyra.engine.renderer import render
+from lyra.engine.scene.camera import load_cameras
+from lyra.engine.scene.gaussians import Gaussians, merge
+from lyra.engine.scene.morton import morton_order
 
 
 def through(scene: Gaussians) -> Gaussians:
@@ -108,3 +113,13 @@ def test_codes_grow_by_a_thousandth() -> None:
     values = CODE_VALUES.astype(np.float64)
     assert values[0] == 0 and values[1] == 2.0**-32 and len(values) == 65536
     assert (values[2:] / values[1:-1] > 1.0001).all() and (values[2:] / values[1:-1] < 1.001).all()
+
+
+def test_pictures_of_a_real_scene(shared: Path) -> None:
+    """Harmonics of degree 2 in 8 bits; 57 dB measured."""
+    scene = load(shared / "scenes" / "playbot")
+    scene = scene.select(morton_order(scene.means))
+    back = merge([through(scene.select(slice(at, at + 65536))) for at in range(0, len(scene), 65536)])
+    for camera in load_cameras(shared / "golden" / "playbot.json"):
+        first, second = (render(one, camera, backend="cpu").rgb for one in (scene, back))
+        assert float(-10 * (first - second).square().mean().log10()) > 54

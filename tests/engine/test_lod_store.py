@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -273,6 +274,31 @@ def test_every_byte_of_a_page_counts(tree: Tree, file: Path, lod_trees: ModuleTy
         leaves(store)
 
 
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"pages": 0}, "0 pages"),
+        ({"pages": 65536}, "65536 pages"),
+        ({"metadata_bytes": 1 << 21}, "2097152 bytes of metadata"),
+        ({"file_bytes": 1 << 63}, "its parts do not lie"),
+        ({"file_bytes": 100}, "its parts do not lie"),
+        ({"metadata_place": 8}, "its parts do not lie"),
+        ({"directory_place": 64}, "its parts do not lie"),
+        ({"directory_place": 1 << 62}, "its parts do not lie"),
+        ({"directory_place": 1 << 62, "file_bytes": (1 << 63) - 1}, "bytes where 9223372036854775807 belong"),
+        ({"pages": 60_000, "file_bytes": 1 << 40}, "bytes where 1099511627776 belong"),
+        ({"pages": 1}, "its directory is damaged"),
+    ],
+)
+def test_forged_headers(file: Path, changes: dict[str, int], told: str) -> None:
+    """Nothing is read, or made room for, that the file cannot hold."""
+    whole = file.read_bytes()
+    header = read_header("a", whole)
+    file.write_bytes(header_bytes(header._replace(**changes)) + whole[HEADER.size :])
+    with pytest.raises(InputError, match=f"scene.lyra: .*{told}"):
+        open_store(file)
+
+
 def test_cut_short(file: Path) -> None:
     whole = file.read_bytes()
     with open_store(file) as store:
@@ -444,3 +470,20 @@ def test_not_a_store(tmp_path: Path) -> None:
     for path, told in ((tmp_path / "no.lyra", "no such file"), (tmp_path, "not a regular file")):
         with pytest.raises(InputError, match=told):
             open_store(path)
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    scene = Gaussians(
+        means=torch.tensor([[0.0, 0, 0], [-1, 0, 0], [1, 0, 0]]),
+        quats=torch.tensor([[1.0, 0, 0, 0]] * 3),
+        scales=torch.tensor([[1, 0.5, 0.5], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]),
+        opacities=torch.tensor([2, 1, 0.5]),
+        sh=torch.tensor([[[0.5, 0, 0]], [[1, 0, 0]], [[0, 0, 0]]]),
+    )
+    links, counts = torch.tensor([1, -1, -1]).int(), torch.tensor([2, 0, 0]).int()
+    tree = Tree(scene, links, counts, torch.tensor([0.5, 0, 0]), torch.tensor([1.001, 0, 0]))
+    write_store(tmp_path / "a.lyra", tree)
+    text = (Path(__file__).resolve().parents[2] / "docs" / "store.md").read_text()
+    rows = re.findall(r"^ *(\d+)((?:  ?[0-9a-f]{2}){16})$", text, re.MULTILINE)
+    assert [int(place) for place, _ in rows] == list(range(0, 480, 16))
+    assert bytes.fromhex("".join(row for _, row in rows)) == (tmp_path / "a.lyra").read_bytes()
