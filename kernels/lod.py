@@ -4,7 +4,6 @@ A cut is found without a heap. View errors are monotone (kernels/gaze.py), so a 
 nodes with the largest errors, ties in the order of the pool; a histogram of the errors says where these end.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,6 @@ from .constants import CLUSTER
 from .gaze import Gaze, pack_eye
 
 MOST_NODES = 2**31 - 1  # int32 names them
-INFLATED = 1 + 4e-6  # of a cluster's radius: float32 must not see a node's sphere poke out
 
 
 class Nodes(NamedTuple):
@@ -66,17 +64,17 @@ class Drawn(NamedTuple):
 
 
 def cluster_spheres(means: Tensor, radii: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
-    """`cluster_bounds` and `cluster_errors` of [m, 3], [m] and [m] nodes, m a multiple of 256."""
-    shape = (-1, CLUSTER)
-    inner = (errors > 0).view(shape)
-    points, reach = means.double().view(*shape, 3), radii.double().view(*shape, 1)
-    none = ~inner[..., None]
-    low = (points - reach).masked_fill(none, math.inf).amin(dim=1)
-    high = (points + reach).masked_fill(none, -math.inf).amax(dim=1)
-    center = (0.5 * (low + high)).nan_to_num(nan=0.0).float()  # the radius is measured from the rounded one
-    away = (points - center[:, None].double()).norm(dim=-1, keepdim=True) + reach
-    radius = away.masked_fill(none, 0.0).amax(dim=1) * INFLATED
-    return torch.cat((center, radius.float()), dim=1), errors.view(shape).amax(dim=1)
+    """`cluster_bounds` and `cluster_errors` of [m, 3], [m] and [m] float32 nodes, computed on one core.
+
+    The last of the ceil(m / 256) clusters may be short.
+    """
+    from .cpu import spheres
+
+    clusters = -(-len(errors) // CLUSTER)
+    bounds, largest = torch.empty(clusters, 4), torch.empty(clusters)
+    columns = (tensor.detach().cpu().numpy() for tensor in (means, radii, errors))
+    spheres.cluster_spheres(*columns, bounds.numpy(), largest.numpy())
+    return bounds.to(means.device), largest.to(means.device)
 
 
 def cut(

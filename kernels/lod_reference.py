@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 TINY = 1e-30
 
 
-def view_errors(nodes: Nodes, row: Tensor, gazed: bool) -> Tensor:
-    """[m] of every node; 0 for leaves. Formula and precision: kernels/gaze.py."""
-    x, y, z = (nodes.means - row[g.EYE : g.EYE + 3]).unbind(dim=-1)
+def view_errors(means: Tensor, radii: Tensor, errors: Tensor, row: Tensor, gazed: bool) -> Tensor:
+    """[m] of nodes, or of whatever has a sphere and an error; 0 for leaves. Formula and precision: kernels/gaze.py."""
+    x, y, z = (means - row[g.EYE : g.EYE + 3]).unbind(dim=-1)
     distance = _root(x * x + y * y + z * z)
-    errors = nodes.errors
     if gazed:
-        errors = errors * gaze_weight(x, y, z, distance, nodes.radii, row)
-    return errors / torch.maximum(distance - nodes.radii, row[g.NEAR])
+        errors = errors * gaze_weight(x, y, z, distance, radii, row)
+    return errors / torch.maximum(distance - radii, row[g.NEAR])
 
 
 def gaze_weight(x: Tensor, y: Tensor, z: Tensor, distance: Tensor, radius: Tensor, row: Tensor) -> Tensor:
@@ -64,7 +63,7 @@ def cut(
     nodes: Nodes, roots: Tensor, row: Tensor, gazed: bool, budget: int, previous: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ids, t, errors and threshold, as `lod.cut`."""
-    errors = view_errors(nodes, row, gazed)
+    errors = view_errors(nodes.means, nodes.radii, nodes.errors, row, gazed)
     able = (nodes.children >= 0) & (errors > row[g.FLOOR])
     ids = able.nonzero()[:, 0]
     order = ids[errors[ids].argsort(descending=True, stable=True)]

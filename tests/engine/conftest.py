@@ -70,6 +70,18 @@ def stored_trees() -> ModuleType:
     return _beside("stored_trees")
 
 
+@pytest.fixture(scope="session")
+def page_server() -> ModuleType:
+    """The module beside this file."""
+    return _beside("page_server")
+
+
+@pytest.fixture(scope="session")
+def lod_pools() -> ModuleType:
+    """The module beside this file."""
+    return _beside("lod_pools")
+
+
 def _beside(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
