@@ -18,13 +18,15 @@ if not HAS_GPU:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, and foreign tools unless they are asked for."""
-    asked = "oracle" in str(config.getoption("markexpr"))
+    """Skip what needs a GPU where there is none; foreign tools, and what takes minutes, unless they are asked for."""
+    asked = str(config.getoption("markexpr"))
+    reasons = {"oracle": "runs foreign tools", "slow": "takes minutes"}
     for item in items:
         if item.get_closest_marker("gpu") and not HAS_GPU:
             item.add_marker(pytest.mark.skip(reason="no CUDA GPU is visible to torch"))
-        if item.get_closest_marker("oracle") and not asked:
-            item.add_marker(pytest.mark.skip(reason="runs foreign tools: ask with -m oracle"))
+        for name, reason in reasons.items():
+            if item.get_closest_marker(name) and name not in asked:
+                item.add_marker(pytest.mark.skip(reason=f"{reason}: ask with -m {name}"))
 
 
 @pytest.fixture(scope="session")
