@@ -174,7 +174,8 @@ class HttpRanges:
             body += piece
             if time.monotonic() > end:
                 raise TimeoutError(f"{len(body)} of {size} bytes came in {self._patience.answer:g} s")
-        if response.isclosed() and not response.will_close:
+        if response.length == 0 and not response.will_close:
+            response.close()
             self._give(connection)
         else:
             connection.close()

@@ -167,7 +167,7 @@ def leaves(store: Store, progress: Progress = no_progress) -> Gaussians:
         progress: told of leaves.
 
     Raises:
-        InputError: page 0 is damaged.
+        InputError: page 0 is damaged, or one that was well is not when it is needed again.
     """
     parts: list[Gaussians] = []
     lost: list[DamagedPage] = []
@@ -186,14 +186,22 @@ def leaves(store: Store, progress: Progress = no_progress) -> Gaussians:
                     raise InputError(f"{error}: nothing can stand in for the first page, fetch it again") from error
                 gone.add(page)
                 lost.append(error)
-                above = store.decode(parent, store.read(parent))
-                parts.append(above.gaussians.select(above.children >> 16 == page - parent))
+                parts.append(_stand_ins(store, parent, page))
         progress(int(ends[page]), int(ends[-1]))
     if lost:
         told = ", ".join(f"page {error.page} ({error.cause})" for error in lost[:NAMED])
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
         warnings.warn(f"{store.name}: damaged: {told}{more}; coarser nodes stand in", stacklevel=2)
     return merge(parts)
+
+
+def _stand_ins(store: Store, parent: int, page: int) -> Gaussians:
+    """The nodes from which a page hangs."""
+    try:
+        nodes = store.decode(parent, store.read(parent))
+    except DamagedPage as error:  # it was read before
+        raise InputError(f"{error}: it changes or comes and goes, make a copy first") from error
+    return nodes.gaussians.select(nodes.children >> 16 == page - parent)
 
 
 def _problem(directory: np.ndarray, page: int, columns: Columns, links: np.ndarray) -> str:

@@ -106,10 +106,8 @@ def whole(store: Store) -> Tree:
         links = page.children.numpy()
         at = starts[number + np.maximum(links >> 16, 0)] + (links & 0xFFFF)
         children.append(torch.from_numpy(np.where(links < 0, -1, at)).int())
-    counts, errors, radii = (
-        torch.cat([getattr(page, name) for page in pages]) for name in ("counts", "errors", "radii")
-    )
-    return Tree(merge([page.gaussians for page in pages]), torch.cat(children), counts, errors, radii)
+    rest = [torch.cat([getattr(page, name) for page in pages]) for name in ("counts", "errors", "radii")]
+    return Tree(merge([page.gaussians for page in pages]), torch.cat(children), *rest)
 
 
 def subtree(tree: Tree, root: int) -> tuple[Tree, np.ndarray]:

@@ -33,8 +33,8 @@ def through(scene: Gaussians) -> Gaussians:
     data = pack(encode(scene, ranges, links, counts, *codes), degree)
     assert len(data) == page_bytes(n, degree)
     columns = unpack(data, n, degree)
-    for given, found in zip((links, counts, *codes), (columns.links, columns.counts, columns.radii, columns.errors)):
-        assert (given == found).all()
+    assert (columns.links == links).all() and (columns.counts == counts).all()
+    assert (columns.radii == codes[0]).all() and (columns.errors == codes[1]).all()
     return decode(columns, ranges)
 
 

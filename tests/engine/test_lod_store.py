@@ -88,9 +88,8 @@ def test_spheres_of_pages_hold_what_they_hang_from(file: Path, lod_trees: Module
         pages = [store.decode(page, store.read(page)) for page in range(len(store))]
         for number, entry in enumerate(store.directory):
             parent = pages[max(int(entry["parent"]), 0)]
-            above = (
-                parent.children >> 16 == number - entry["parent"] if number else torch.arange(len(parent.counts)) == 0
-            )
+            above = parent.children >> 16 == number - entry["parent"]
+            above = above if number else torch.arange(len(parent.counts)) == 0
             assert above.any()
             means, radii = parent.gaussians.means[above].double(), parent.radii[above].double()
             reach = (means - torch.tensor(entry["centre"]).double()).norm(dim=1) + radii
@@ -256,9 +255,7 @@ def test_every_byte_of_a_page_counts(tree: Tree, file: Path, lod_trees: ModuleTy
             with pytest.raises(DamagedPage, match=rf"scene.lyra: page {page}: its checksum is wrong$") as caught:
                 store.read(int(page))
             assert (caught.value.file, caught.value.page) == (str(file), page)
-            with pytest.warns(
-                UserWarning, match=rf"damaged: page {page} \(its checksum is wrong\); coarser nodes stand"
-            ):
+            with pytest.warns(UserWarning, match=rf"page {page} \(its checksum is wrong\); coarser nodes stand"):
                 rest = leaves(store)
         gone = {int(page)}
         for below in range(len(directory)):
@@ -271,7 +268,7 @@ def test_every_byte_of_a_page_counts(tree: Tree, file: Path, lod_trees: ModuleTy
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with (
         open_store(file) as store,
-        pytest.raises(InputError, match="page 0: its checksum is wrong: nothing can stand in"),
+        pytest.raises(InputError, match="page 0: its checksum is wrong: nothing can"),
     ):
         leaves(store)
 
@@ -439,10 +436,8 @@ def test_forged_pages(file: Path) -> None:
 
 
 def test_not_a_store(tmp_path: Path) -> None:
-    for data, told in (
-        (b"PLY\n" * 99, "begins with 50 4c 59 0a instead of LYRA"),
-        (b"LYRA" + b"\0" * 99, "version 0, only 1"),
-    ):
+    foreign = (b"PLY\n" * 99, "begins with 50 4c 59 0a instead of LYRA")
+    for data, told in (foreign, (b"LYRA" + bytes(99), "version 0, only 1")):
         (tmp_path / "a.lyra").write_bytes(data)
         with pytest.raises(InputError, match=told):
             open_store(tmp_path / "a.lyra")
