@@ -19,9 +19,12 @@ LOOKS = 2  # a round: what one order parts, another joins
 FEW = 16  # splats that are left to the last groups
 
 
-def voxels(growing: Growing) -> Iterator[Groups]:
-    """Cell by cell of a grid whose step grows; a splat takes part from where it is no larger than a cell."""
-    active = np.arange(growing.count)
+def voxels(growing: Growing, active: np.ndarray) -> Iterator[Groups]:
+    """Cell by cell of a grid whose step grows; a splat takes part from where it is no larger than a cell.
+
+    Args:
+        active: [m] numbers of the splats to merge, ascending.
+    """
     sizes = growing.sizes(active)
     low = growing.means[active].min(axis=0)
     extent = float(np.ptp(growing.means[active], axis=0).max())
@@ -59,9 +62,13 @@ def _several(parts: np.ndarray, starts: np.ndarray) -> Groups:
     return Groups(parts[keep], np.concatenate(([0], np.cumsum(sizes[sizes > 1]))))
 
 
-def pairs(growing: Growing) -> Iterator[Groups]:
-    """Pairs that are each other's cheapest."""
-    active, look = np.arange(growing.count), 0
+def pairs(growing: Growing, active: np.ndarray) -> Iterator[Groups]:
+    """Pairs that are each other's cheapest.
+
+    Args:
+        active: [m] numbers of the splats to merge, ascending.
+    """
+    look = 0
     while len(active) > FEW:
         groups = _pairs(growing, active, look)
         look += LOOKS
