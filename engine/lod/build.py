@@ -65,20 +65,20 @@ def numbered(growing: Growing) -> tuple[Tree, np.ndarray]:
     numbering.number_nodes(members.parts, members.starts, growing.leaves, sizes, places, children, counts)
     order = np.empty(n, np.int64)
     order[places] = np.arange(n)
-    means = growing.means[order].astype(np.float32)
-    sh = growing.sh[order].reshape(n, -1, 3)
+    means = growing.means.take(order, axis=0).astype(np.float32)
+    sh = growing.sh.take(order, axis=0).reshape(n, -1, 3)
     growing.errors[: growing.leaves] = 0
     tree = Tree(
         gaussians=Gaussians(
             means=torch.from_numpy(means),
-            quats=torch.from_numpy(growing.quats[order]),
-            scales=torch.from_numpy(growing.scales[order]),
-            opacities=torch.from_numpy(growing.opacities[order]),
+            quats=torch.from_numpy(growing.quats.take(order, axis=0)),
+            scales=torch.from_numpy(growing.scales.take(order, axis=0)),
+            opacities=torch.from_numpy(growing.opacities.take(order, axis=0)),
             sh=torch.from_numpy(sh),
         ),
         children=torch.from_numpy(children),
         counts=torch.from_numpy(counts),
-        errors=torch.from_numpy(growing.errors[order]),
+        errors=torch.from_numpy(growing.errors.take(order, axis=0)),
         radii=torch.from_numpy(enclosing_radii(means, children, counts)),
     )
     return tree, places[: growing.leaves]

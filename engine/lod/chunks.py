@@ -8,6 +8,7 @@ not everything or because very many splats lie at one point, are read piece by p
 Memory: a sample of at most `SAMPLE` codes and a block of splats, whatever the scene. Disk: the splats once more.
 """
 
+import itertools
 import json
 import warnings
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ import torch
 from ..errors import InputError
 from ..files import cause, replacing
 from ..formats.format import Progress, blocks, no_progress
-from ..scene.gaussians import Gaussians, valid_splats
+from ..scene.gaussians import Gaussians, empty_scene, valid_splats
 from ..scene.morton import morton_codes
 
 SAMPLE = 1 << 22  # splats
@@ -85,10 +86,10 @@ def divide(scene: Gaussians, folder: Path, chunk: int, progress: Progress = no_p
         file.unlink()
     try:
         for block in blocks(len(scene), progress):
-            part = _valid_part(scene, block)
+            part = _valid_part(scene, block) if dropped else scene.select(block)
             number = np.searchsorted(starts, morton_codes(part.means, low, high), side="right") - 1
             order = number.argsort(kind="stable")
-            rows, found = _rows(part)[order], np.bincount(number, minlength=len(starts))
+            rows, found = _rows(part, order), np.bincount(number, minlength=len(starts))
             ends = np.cumsum(found)
             for file in np.flatnonzero(found):
                 with _file(folder, int(file)).open("ab") as stream:
@@ -168,12 +169,22 @@ def _boxes(codes: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
         waiting += [(upper, middle, stop, bits - 1), (first, start, middle, bits - 1)]
 
 
-def _rows(splats: Gaussians) -> np.ndarray:
-    parts = [tensor.reshape(len(splats), -1) for tensor in splats.tensors().values()]
-    return torch.cat(parts, dim=1).numpy()
+def _rows(splats: Gaussians, order: np.ndarray) -> np.ndarray:
+    columns = [tensor.numpy().reshape(len(splats), -1) for tensor in splats.tensors().values()]
+    rows = np.empty((len(splats), sum(column.shape[1] for column in columns)), np.float32)
+    for column, place in zip(columns, _places(rows.shape[1]), strict=True):
+        rows[:, place] = column.take(order, axis=0)
+    return rows
 
 
 def _splats(rows: np.ndarray) -> Gaussians:
-    columns = torch.from_numpy(rows).split([3, 4, 3, 1, rows.shape[1] - GEOMETRY], dim=1)
-    means, quats, scales, opacities, sh = (column.contiguous() for column in columns)
-    return Gaussians(means, quats, scales, opacities[:, 0], sh.view(len(rows), -1, 3))
+    scene = empty_scene(len(rows), (rows.shape[1] - GEOMETRY) // 3)
+    for tensor, place in zip(scene.tensors().values(), _places(rows.shape[1]), strict=True):
+        tensor.numpy().reshape(len(rows), -1)[...] = rows[:, place]
+    return scene
+
+
+def _places(width: int) -> list[slice]:
+    """Of a scene's tensors in a row."""
+    ends = [0, 3, 7, 10, GEOMETRY, width]
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]

@@ -104,7 +104,8 @@ def _nodes(pages: Pages, page: int) -> np.ndarray:
 
 
 def _splats(tree: Tree, nodes: np.ndarray) -> Gaussians:
-    return tree.gaussians.select(torch.from_numpy(nodes))
+    columns = {name: tensor.numpy().take(nodes, axis=0) for name, tensor in tree.gaussians.tensors().items()}
+    return Gaussians(**{name: torch.from_numpy(column) for name, column in columns.items()})
 
 
 def entries_of(encoded: Encoded, parts: Mapping[int, Part]) -> np.ndarray:

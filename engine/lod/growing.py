@@ -45,6 +45,7 @@ class Growing:
         self.scales, self.quats = np.empty((room, 3), np.float32), np.empty((room, 4), np.float32)
         self.opacities, self.sh = np.empty(room, np.float32), np.empty((room, harmonics), np.float32)
         self.colors = np.empty((room, field_error.CHANNELS), np.float32)
+        self.sizes = np.empty(room, np.float32)  # diameters, wider where opacity is above 1
         self.weights, self.errors = np.ones(room, np.float32), np.zeros(room, np.float32)
         self._put(gaussians)
         if weights is not None:
@@ -55,10 +56,6 @@ class Growing:
         self._least = np.float32(LEAST_ERROR * max(extent, 1e-30))
         self._parts: list[np.ndarray] = []
         self._sizes: list[np.ndarray] = []
-
-    def sizes(self, ids: np.ndarray) -> np.ndarray:
-        """Diameters of splats, wider where opacity is above 1."""
-        return 2 * self.scales[ids].max(axis=1) * np.maximum(self.opacities[ids], 1)
 
     def give(self, gaussians: Gaussians, groups: Groups) -> np.ndarray:
         """Append splats that stand for some groups; returns their numbers."""
@@ -73,8 +70,8 @@ class Growing:
                 groups.parts, groups.starts, first, self.means, self.covariances, self.inks,
                 self.scales, self.quats, self.opacities, self.sh,
             )  # fmt: skip
-        self.colors[first:stop] = field_error.channels(self.sh[first:stop])
         self.count = stop
+        self._look(slice(first, stop))
         return self._settle(groups)
 
     def members(self) -> Groups:
@@ -88,12 +85,18 @@ class Growing:
         self.means[new], self.scales[new] = gaussians.means.numpy(), gaussians.scales.numpy()
         self.quats[new], self.opacities[new] = gaussians.quats.numpy(), gaussians.opacities.numpy()
         self.sh[new] = gaussians.sh.reshape(len(gaussians), -1).numpy()
-        self.colors[new] = field_error.channels(self.sh[new])
         with all_cores():
             merge.areas(self.scales[new], self.inks[new])
             merge.covariances(self.quats[new], self.scales[new], self.covariances[new])
         self.inks[new] *= self.opacities[new]
         self.count = new.stop
+        self._look(new)
+
+    def _look(self, new: slice) -> None:
+        """Note how splats look and how large they are."""
+        self.colors[new] = field_error.channels(self.sh[new])
+        a, b, c = self.scales[new].T
+        self.sizes[new] = 2 * np.maximum(np.maximum(a, b), c) * np.maximum(self.opacities[new], 1)
 
     def _settle(self, groups: Groups) -> np.ndarray:
         """Weights and errors of the last splats, which stand for these groups; returns their numbers."""

@@ -64,8 +64,8 @@ class Gaussians:
 
 def empty_scene(count: int, sh_count: int) -> Gaussians:
     """A scene to write into, float32 on the CPU; its SH [count, sh_count, 3] are 0, the rest is what was in memory."""
-    widths = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": ()}
-    plain = {name: torch.empty(count, *width) for name, width in widths.items()}
+    widths = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": ()}  # NumPy asks for large pages of memory
+    plain = {name: torch.from_numpy(np.empty((count, *width), np.float32)) for name, width in widths.items()}
     return Gaussians(**plain, sh=torch.from_numpy(np.zeros((count, sh_count, 3), np.float32)))
 
 
