@@ -8,7 +8,7 @@ from ...kernels.cpu import field_error, merge
 from ...kernels.cpu.threads import all_cores
 from ..scene.gaussians import Gaussians
 
-RISE = 1.0001  # a parent's error over its children's, at least: rounding cannot turn them round
+RISE = 1.000101  # a parent's error over its children's: at least tree.GROWTH, rounded as it may be
 LEAST_ERROR = 1e-9  # of the scene's extent: also a merge that costs nothing is undone in the end
 
 
