@@ -21,17 +21,23 @@ FOLDER_META = "meta.json"  # names a SOG that is a folder, which writing makes
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions:
-    """What is asked of every output."""
+class FileOptions:
+    """What is asked of every file with a scene."""
 
-    spz_version: int = 3
-    """Version of .spz to write: 2, 3 or 4."""
     licence: str | None = None
     """Kept with the scene. Default: that of the inputs where they agree."""
     consent: str | None = None
     """What the people shown have agreed to, kept with the scene. Default: as licence."""
     overwrite: bool = False
     """Replace the output if it is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(FileOptions):
+    """What is asked of an output of any format."""
+
+    spz_version: int = 3
+    """Version of .spz to write: 2, 3 or 4."""
 
 
 class Inputs:
@@ -84,7 +90,7 @@ def check_output(path: Path, options: OutputOptions) -> Format:
     return format
 
 
-def check_free(path: Path, options: OutputOptions, files: Sequence[Path] = ()) -> None:
+def check_free(path: Path, options: FileOptions, files: Sequence[Path] = ()) -> None:
     """Whether a file may be written at a path, and can be.
 
     Args:

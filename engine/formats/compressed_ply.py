@@ -78,13 +78,7 @@ def load(path: Path, reading: Reading) -> Gaussians:
     rows_of, chunks_of = read_rows(header, vertex, reading.progress), read_rows(header, chunk)
     names = BOUNDS + SCALE_BOUNDS + (COLOR_BOUNDS if with_colors else [])
     bounds = torch.cat([torch.from_numpy(columns(chunks, names).copy()) for _, chunks in chunks_of])
-    scene = Gaussians(
-        means=torch.empty(n, 3),
-        quats=torch.empty(n, 4),
-        scales=torch.empty(n, 3),
-        opacities=torch.empty(n),
-        sh=torch.empty(n, 1 + len(rest) // 3, 3),
-    )
+    scene = reading.allocate(n, 1 + len(rest) // 3)
     for block, rows in rows_of:
         position, rotation, scale, color = columns(rows, PACKED, np.uint32).T
         within = bounds[torch.arange(block.start, block.stop) // CHUNK]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..scene.gaussians import Gaussians
+from ..scene.gaussians import Gaussians, empty_scene
 
 BLOCK = 1 << 18  # splats that readers and writers hold in other forms than the scene's own at a time
 
 Progress = Callable[[int, int], None]  # splats done, of how many
+Allocate = Callable[[int, int], Gaussians]  # as `empty_scene`
 
 
 def no_progress(done: int, total: int) -> None:
@@ -26,6 +27,7 @@ class Reading:
 
     level: int = 0  # of detail, 0 the finest, where a file holds several
     progress: Progress = no_progress
+    allocate: Allocate = empty_scene  # makes the scene that is read into
 
 
 @dataclass(frozen=True)

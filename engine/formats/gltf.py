@@ -100,13 +100,7 @@ def load(path: Path, reading: Reading) -> Gaussians:
         n, k = sum(part.count for part in parts), max(part.coefficients for part in parts)
         if 4 * n * (11 + 3 * k) > GROWTH * document.bytes() + SMALL:
             refuse(f"{n} splats unfold from {document.bytes()} bytes")
-        scene = Gaussians(
-            means=torch.empty(n, 3),
-            quats=torch.empty(n, 4),
-            scales=torch.empty(n, 3),
-            opacities=torch.empty(n),
-            sh=torch.zeros(n, k, 3),
-        )
+        scene = reading.allocate(n, k)
         logarithmic = any(_below_zero(_attributes(document, part)[f"{PREFIX}SCALE"]) for part in parts)
         start = 0
         for part in parts:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...kernels.arguments import SH_COUNTS
 from ...kernels.constants import SH_C0
@@ -94,8 +93,8 @@ def load(path: Path, reading: Reading) -> Gaussians:
     header = _header(path)
     sections = list(_sections(path, header))
     n, k = header.splats, max(section.coefficients for section in sections)
-    means, scales, quats = (np.empty((n, width), np.float32) for width in (3, 3, 4))
-    opacities, sh = np.empty(n, np.float32), np.empty((n, k, 3), np.float32)
+    scene = reading.allocate(n, k)
+    means, quats, scales, opacities, sh = (tensor.numpy() for tensor in scene.tensors().values())
     start = 0
     for section in sections:
         for block in blocks(section.splats):
@@ -108,7 +107,7 @@ def load(path: Path, reading: Reading) -> Gaussians:
                 _rest(header, section, rows, sh[to])
             reading.progress(to.stop, n)
         start += section.splats
-    return Gaussians(*map(torch.from_numpy, (means, quats, scales, opacities, sh)))
+    return scene
 
 
 def about(path: Path) -> About:

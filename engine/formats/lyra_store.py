@@ -62,20 +62,26 @@ def save(gaussians: Gaussians, path: Path, writing: Writing) -> None:
     Raises:
         InputError: the file cannot be written, or the scene is larger than .lyra holds.
     """
-    from ..lod.build import BuildOptions, build_tree
+    from ..lod.build import BuildOptions
     from ..lod.layout import Labels
-    from ..lod.writer import write_store
+    from ..lod.parts import write_scene
 
     options = BuildOptions()
     labels = Labels(dataclasses.asdict(options), note=writing.note, antialiased=writing.antialiased)
-    write_store(path, build_tree(gaussians, options), labels, progress=writing.progress)
+    write_scene(gaussians, path, options, labels, progress=writing.progress)
 
 
 def order(scene: Gaussians) -> torch.Tensor:
-    """[n] int64, the order in which `save` puts splats; alike splats keep theirs."""
-    from ..lod.build import build_tree
+    """[n] int64, the order in which `save` puts splats; alike splats keep theirs.
+
+    Raises:
+        InputError: the scene is larger than a chunk, and not built as a whole.
+    """
+    from ..lod.build import BuildOptions, build_tree
     from ..lod.pages import paginate
 
+    if len(scene) > (most := BuildOptions().chunk):
+        raise InputError(f"{len(scene)} splats are built in chunks of {most}, in no order that is known: give fewer")
     tree = build_tree(scene)
     nodes = paginate(tree).order
     kept = tree.gaussians.select(torch.from_numpy(nodes[tree.counts.numpy()[nodes] == 0]).long())

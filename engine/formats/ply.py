@@ -44,13 +44,7 @@ def load(path: Path, reading: Reading) -> Gaussians:
     rest = rest_columns(header, vertex)
     n, k = vertex.count, len(rest) // 3
     rows_of = read_rows(header, vertex, reading.progress)  # the file is long enough: now memory for its splats
-    scene = Gaussians(
-        means=torch.empty(n, 3),
-        quats=torch.empty(n, 4),
-        scales=torch.empty(n, 3),
-        opacities=torch.empty(n),
-        sh=torch.empty(n, 1 + k, 3),
-    )
+    scene = reading.allocate(n, 1 + k)
     for block, rows in rows_of:
         for tensor, names in ((scene.means, MEANS), (scene.quats, QUATS), (scene.sh[:, 0], COLORS)):
             tensor[block] = torch.from_numpy(columns(rows, names))

@@ -79,7 +79,7 @@ def load(path: Path, reading: Reading) -> Gaussians:
     with open_source(path) as source:
         meta = read_meta(source)
         texels = read_texels(source, meta)
-    scene = empty_scene(meta.count, meta.sh_count)
+    scene = reading.allocate(meta.count, meta.sh_count)
     for part in blocks(meta.count, reading.progress):
         decode(texels, part, scene, part)
     return scene
@@ -90,12 +90,6 @@ def about(path: Path) -> About:
     with open_source(path) as source:
         meta = read_meta(source)
     return About(f"SOG version {VERSION}", meta.count, antialiased=meta.antialiased, note=meta.note)
-
-
-def empty_scene(count: int, sh_count: int) -> Gaussians:
-    """A scene to decode into; its SH are zero, the rest is whatever was in memory."""
-    shapes = {"means": (count, 3), "quats": (count, 4), "scales": (count, 3), "opacities": (count,)}
-    return Gaussians(**{name: torch.empty(shape) for name, shape in shapes.items()}, sh=torch.zeros(count, sh_count, 3))
 
 
 def read_texels(source: Source, meta: Meta) -> Texels:

@@ -43,15 +43,15 @@ def load(path: Path, reading: Reading) -> Gaussians:
     """
     n = _count(path)
     rows = map_bytes(path)[: n * ROW.itemsize].view(ROW)
-    means, scales, quats = (np.empty((n, width), np.float32) for width in (3, 3, 4))
-    opacities, sh = np.empty(n, np.float32), np.empty((n, 1, 3), np.float32)
+    scene = reading.allocate(n, 1)
+    means, quats, scales, opacities, sh = (tensor.numpy() for tensor in scene.tensors().values())
     for block in blocks(n, reading.progress):
         part = rows[block]
         means[block], scales[block] = part["means"], part["scales"]
         colors = part["colors"] / np.float32(255)
         sh[block, 0], opacities[block] = (colors[:, :3] - 0.5) / SH_C0, colors[:, 3]
         quats[block] = part["quats"] / np.float32(128) - 1
-    return Gaussians(*map(torch.from_numpy, (means, quats, scales, opacities, sh)))
+    return scene
 
 
 def about(path: Path) -> About:

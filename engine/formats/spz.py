@@ -61,10 +61,9 @@ def load(path: Path, reading: Reading) -> Gaussians:
     with open_streams(path) as (header, read):
         n, degree = header.splats, min(header.degree, DEGREE)
         first = memoryview(read("means", n * header.widths["means"]))  # proves the count before the scene is allocated
-        means, quats, scales = (np.empty((n, width), np.float32) for width in (3, 4, 3))
-        opacities, sh = np.empty(n, np.float32), np.empty((n, (degree + 1) ** 2, 3), np.float32)
-        targets = {"means": means, "opacities": opacities, "colors": sh[:, 0], "scales": scales, "quats": quats}
-        targets["sh"] = sh[:, 1:]
+        scene = reading.allocate(n, (degree + 1) ** 2)
+        targets = {name: tensor.numpy() for name, tensor in scene.tensors().items()}
+        targets |= {"colors": targets["sh"][:, 0], "sh": targets["sh"][:, 1:]}
         for name, width in header.widths.items():
             for block in blocks(n, _share(header, name, reading.progress)):
                 at = slice(width * block.start, width * block.stop)
@@ -73,7 +72,7 @@ def load(path: Path, reading: Reading) -> Gaussians:
                 targets[name][block] = DECODERS[name](header, raw)
     if header.degree > DEGREE:
         warnings.warn(f"{path}: SH of degree {header.degree} are read as of degree {DEGREE}", stacklevel=2)
-    return Gaussians(*map(torch.from_numpy, (means, quats, scales, opacities, sh)))
+    return scene
 
 
 def about(path: Path) -> About:

@@ -71,7 +71,7 @@ def load(path: Path, reading: Reading) -> Gaussians:
     for span in spans:
         starts.append(starts[-1] + span.stop - span.start)
     total, done = starts[-1], 0
-    scene = sog.empty_scene(total, max(meta.sh_count for meta in metas.values()))
+    scene = reading.allocate(total, max(meta.sh_count for meta in metas.values()))
     for file, meta in metas.items():
         with open_source(index.path.parent / file) as source:
             texels = sog.read_texels(source, meta)

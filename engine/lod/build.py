@@ -24,12 +24,15 @@ class BuildOptions:
     """Merge pairs by what they cost instead of cells of a grid, and count what can be seen more than what cannot."""
     views: int = 40
     """Pictures, for `quality`, that tell what can be seen; 0: everything counts alike."""
+    chunk: int = 1 << 20
+    """Splats that are built together; of larger scenes, each chunk, and then a tree above them."""
 
 
-def build_tree(
-    gaussians: Gaussians, options: BuildOptions = BuildOptions(), *, progress: Progress = no_progress
-) -> Tree:
-    """The hierarchy of a scene, whose leaves are its splats, all of them.
+DEFAULTS = BuildOptions()
+
+
+def build_tree(gaussians: Gaussians, options: BuildOptions = DEFAULTS, *, progress: Progress = no_progress) -> Tree:
+    """The hierarchy of a scene, whose leaves are its splats, all of them, in memory and whole, however large it is.
 
     Args:
         gaussians: finite, on any device, opacities of at most 1.
@@ -42,35 +45,43 @@ def build_tree(
     weights = visibility(leaves, options.views) if options.quality and options.views else None
     growing = Growing(leaves, weights)
     del leaves
-    done = 0
-    for groups in (pairs if options.quality else voxels)(growing):
+    grow(growing, np.arange(growing.count), options, progress)
+    return numbered(growing)[0]
+
+
+def grow(growing: Growing, active: np.ndarray, options: BuildOptions, progress: Progress = no_progress) -> None:
+    """Merge some splats, of ascending numbers, until one is left."""
+    done, total = 0, len(active)
+    for groups in (pairs if options.quality else voxels)(growing, active):
         done += len(groups.parts) - len(groups)
-        progress(min(done, growing.leaves), growing.leaves)
-    return _number(growing)
+        progress(min(done, total), total)
 
 
-def _number(growing: Growing) -> Tree:
+def numbered(growing: Growing) -> tuple[Tree, np.ndarray]:
+    """The tree of what grew to one splat, and the nodes [leaves] int64 of its leaves; they have no errors there."""
     n, members = growing.count, growing.members()
     sizes, places = np.empty(n, np.int64), np.empty(n, np.int64)
     children, counts = np.empty(n, np.int32), np.empty(n, np.int32)
     numbering.number_nodes(members.parts, members.starts, growing.leaves, sizes, places, children, counts)
     order = np.empty(n, np.int64)
     order[places] = np.arange(n)
-    means = growing.means[order].astype(np.float32)
-    sh = growing.sh[order].reshape(n, -1, 3)
-    return Tree(
+    means = growing.means.take(order, axis=0).astype(np.float32)
+    sh = growing.sh.take(order, axis=0).reshape(n, -1, 3)
+    growing.errors[: growing.leaves] = 0
+    tree = Tree(
         gaussians=Gaussians(
             means=torch.from_numpy(means),
-            quats=torch.from_numpy(growing.quats[order]),
-            scales=torch.from_numpy(growing.scales[order]),
-            opacities=torch.from_numpy(growing.opacities[order]),
+            quats=torch.from_numpy(growing.quats.take(order, axis=0)),
+            scales=torch.from_numpy(growing.scales.take(order, axis=0)),
+            opacities=torch.from_numpy(growing.opacities.take(order, axis=0)),
             sh=torch.from_numpy(sh),
         ),
         children=torch.from_numpy(children),
         counts=torch.from_numpy(counts),
-        errors=torch.from_numpy(growing.errors[order]),
+        errors=torch.from_numpy(growing.errors.take(order, axis=0)),
         radii=torch.from_numpy(enclosing_radii(means, children, counts)),
     )
+    return tree, places[: growing.leaves]
 
 
 def enclosing_radii(means: np.ndarray, children: np.ndarray, counts: np.ndarray) -> np.ndarray:

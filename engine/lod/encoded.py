@@ -28,8 +28,9 @@ class Part(NamedTuple):
 
     writer: int  # which writer's, by id
     number: int  # in the order of `add`
-    entries: np.ndarray  # [pages] of ENTRY; offsets in the nameless file, parents from 0, -1 for the top tree
-    mean: np.ndarray  # [3] float64, of the root, as it was given
+    entries: np.ndarray  # [pages] of ENTRY; offsets in the waiting file, parents from 0, -1 for the top tree
+    root: Gaussians  # [1], as it was given
+    error: float  # of the root, as it was given
     means: np.ndarray  # [c, 3] float32, of the root's children, as they will be read
     radius_codes: np.ndarray  # [c]
     error_code: int  # of the root
@@ -84,7 +85,7 @@ def encode_tree(path: Path, tree: Tree, pages: Pages, parts: Mapping[int, Part],
 
 def _shift(tree: Tree, leaf: int, part: Part) -> np.ndarray:
     """[3] float64, from where a part was to where it stands."""
-    return tree.gaussians.means[leaf].double().numpy() - part.mean
+    return (tree.gaussians.means[leaf].double() - part.root.means[0].double()).numpy()
 
 
 def _part_radius(part: Part, mean: np.ndarray, shift: np.ndarray, room: float) -> int:
@@ -103,7 +104,8 @@ def _nodes(pages: Pages, page: int) -> np.ndarray:
 
 
 def _splats(tree: Tree, nodes: np.ndarray) -> Gaussians:
-    return tree.gaussians.select(torch.from_numpy(nodes))
+    columns = {name: tensor.numpy().take(nodes, axis=0) for name, tensor in tree.gaussians.tensors().items()}
+    return Gaussians(**{name: torch.from_numpy(column) for name, column in columns.items()})
 
 
 def entries_of(encoded: Encoded, parts: Mapping[int, Part]) -> np.ndarray:

@@ -19,10 +19,13 @@ LOOKS = 2  # a round: what one order parts, another joins
 FEW = 16  # splats that are left to the last groups
 
 
-def voxels(growing: Growing) -> Iterator[Groups]:
-    """Cell by cell of a grid whose step grows; a splat takes part from where it is no larger than a cell."""
-    active = np.arange(growing.count)
-    sizes = growing.sizes(active)
+def voxels(growing: Growing, active: np.ndarray) -> Iterator[Groups]:
+    """Cell by cell of a grid whose step grows; a splat takes part from where it is no larger than a cell.
+
+    Args:
+        active: [m] numbers of the splats to merge, ascending.
+    """
+    sizes = growing.sizes[active]
     low = growing.means[active].min(axis=0)
     extent = float(np.ptp(growing.means[active], axis=0).max())
     step = max(float(np.quantile(sizes, 0.02)), extent / 2**20, 1e-30)
@@ -31,8 +34,8 @@ def voxels(growing: Growing) -> Iterator[Groups]:
         groups = _cells(growing, active[small], low, step)
         if len(groups):
             merged = growing.merge(groups)
-            active = np.concatenate((np.setdiff1d(active, groups.parts, assume_unique=True), merged))
-            sizes = growing.sizes(active)
+            active = _left(growing, active, groups, merged)
+            sizes = growing.sizes[active]
             yield groups
         if step > extent and small.all() and not len(groups):
             break
@@ -59,14 +62,18 @@ def _several(parts: np.ndarray, starts: np.ndarray) -> Groups:
     return Groups(parts[keep], np.concatenate(([0], np.cumsum(sizes[sizes > 1]))))
 
 
-def pairs(growing: Growing) -> Iterator[Groups]:
-    """Pairs that are each other's cheapest."""
-    active, look = np.arange(growing.count), 0
+def pairs(growing: Growing, active: np.ndarray) -> Iterator[Groups]:
+    """Pairs that are each other's cheapest.
+
+    Args:
+        active: [m] numbers of the splats to merge, ascending.
+    """
+    look = 0
     while len(active) > FEW:
         groups = _pairs(growing, active, look)
         look += LOOKS
         merged = growing.merge(groups)
-        active = np.concatenate((np.setdiff1d(active, groups.parts, assume_unique=True), merged))
+        active = _left(growing, active, groups, merged)
         yield groups
     yield from _rest(growing, active)
 
@@ -99,5 +106,12 @@ def _rest(growing: Growing, active: np.ndarray) -> Iterator[Groups]:
         starts = np.arange(count + 1) * len(order) // count
         groups = _several(order, starts)
         merged = growing.merge(groups)
-        active = np.concatenate((np.setdiff1d(active, groups.parts, assume_unique=True), merged))
+        active = _left(growing, active, groups, merged)
         yield groups
+
+
+def _left(growing: Growing, active: np.ndarray, groups: Groups, merged: np.ndarray) -> np.ndarray:
+    """Those that are not in a group, then the merged ones: still in ascending order."""
+    gone = np.zeros(growing.count, bool)
+    gone[groups.parts] = True
+    return np.concatenate((active[~gone[active]], merged))

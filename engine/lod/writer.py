@@ -1,21 +1,25 @@
 """Write a tree as a .lyra file: at once, or in parts that never are in memory together.
 
-Parts come first and wait in a nameless file; the top tree comes last, and with it the numbers of all pages and the
-directory.
+Parts come first, and their pages wait in a file, nameless or kept; the top tree comes last, and with it the numbers of
+all pages and the directory.
 """
 
+import os
 import shutil
 import tempfile
+import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import torch
 
 from ..errors import InputError
 from ..files import cause, check_writable, replacing
 from ..formats.format import Progress, no_progress
+from ..scene.gaussians import Gaussians
 from .columns import CODE_VALUES
 from .encoded import Part, encode_tree, entries_of, part_entries, payload
 from .layout import HEADER, PAGES_LIMIT, Header, Labels, Metadata, header_bytes, metadata_bytes
@@ -24,6 +28,7 @@ from .tree import Tree
 
 MARGIN = 1.05  # that the root's radius may grow by in the first try
 PLAIN = Labels()
+WAITING = "pages"  # of a folder
 
 
 def write_store(path: Path, tree: Tree, labels: Labels = PLAIN, *, progress: Progress = no_progress) -> None:
@@ -44,25 +49,35 @@ def write_store(path: Path, tree: Tree, labels: Labels = PLAIN, *, progress: Pro
 class StoreWriter:
     """Writes a tree in parts: subtrees one after the other, then the tree above them.
 
-    A context manager; what was written of a file that was not finished is gone at the end of the block. The disk needs
-    room for the subtrees twice while it finishes.
+    A context manager; what was written of a file that was not finished is gone at the end of the block, unless it has a
+    folder to wait in. The disk needs room for the subtrees twice while it finishes.
+
+    Attributes:
+        parts: what was added so far, in order.
     """
 
-    def __init__(self, path: Path, *, radius: float, labels: Labels = PLAIN) -> None:
-        """Begin a file.
+    def __init__(self, path: Path, *, radius: float, labels: Labels = PLAIN, folder: Path | None = None) -> None:
+        """Begin a file, or go on with one.
 
         Args:
             radius: at least that of the root's sphere; four times the diagonal of the scene's bounds is a safe guess.
                 The spheres of nodes are made larger by 3e-6 of it.
+            folder: where subtrees wait. What another writer added there, one that was stopped, even by force, is taken
+                over; the caller answers for it that paths, radii and splats were the same.
 
         Raises:
             InputError: the file cannot be written.
         """
         check_writable(path)
         self._path, self._radius, self._labels = path, radius, labels
-        self._parts: list[Part] = []
+        self.parts: list[Part] = []
+        self._folder = folder
         try:
-            self._waiting = tempfile.TemporaryFile(dir=path.parent)
+            if folder is None:
+                self._waiting = tempfile.TemporaryFile(dir=path.parent)
+            else:
+                self._waiting = (folder / WAITING).open("r+b" if (folder / WAITING).exists() else "w+b")
+                self._take_over(folder)
         except OSError as error:
             raise InputError(f"{path}: {cause(error)}, give a name in a folder that can be written") from error
 
@@ -92,15 +107,32 @@ class StoreWriter:
         family = slice(1, 1 + int(subtree.counts[0]))
         part = Part(
             id(self),
-            len(self._parts),
+            len(self.parts),
             entries,
-            subtree.gaussians.means[0].double().numpy(),
+            encoded.tree.gaussians.select(slice(0, 1)),
+            float(subtree.errors[0]),
             encoded.means[family].copy(),
             encoded.radius_codes[family].copy(),
             int(encoded.error_codes[0]),
         )
-        self._parts.append(part)
+        if self._folder is not None:
+            try:
+                self._waiting.flush()
+                os.fsync(self._waiting.fileno())  # before there is a record of it
+            except OSError as error:
+                raise InputError(f"{self._path}: {cause(error)}, make room on the disk") from error
+            _write_record(_record(self._folder, part.number), part)
+        self.parts.append(part)
         return part
+
+    def _take_over(self, folder: Path) -> None:
+        """Parts as far as their records are whole, and the waiting pages up to there."""
+        end = 0
+        while (part := _read_record(_record(folder, len(self.parts)), id(self))) is not None:
+            self.parts.append(part)
+            end = int((part.entries["offset"] + part.entries["bytes"]).max())
+        self._waiting.truncate(end)
+        self._waiting.seek(end)
 
     def finish(self, top: Tree, parts: Mapping[int, Part], *, progress: Progress = no_progress) -> None:
         """Write the top tree and the directory.
@@ -117,7 +149,7 @@ class StoreWriter:
         """
         if any(part.writer != id(self) for part in parts.values()):
             raise InputError("a part comes from another writer: give what add() of this one returned")
-        if lost := set(range(len(self._parts))) - {part.number for part in parts.values()}:
+        if lost := set(range(len(self.parts))) - {part.number for part in parts.values()}:
             raise InputError(f"part {min(lost)} stands nowhere in the top tree: name a leaf for it")
         for leaf in parts:
             if not 0 <= leaf < len(top.counts) or int(top.counts[leaf]):
@@ -127,6 +159,38 @@ class StoreWriter:
         if radius is not None:
             told = f"the root's sphere has radius {radius:.6g}, {self._radius:.6g} was promised"
             raise InputError(f"{self._path}: {told}: begin with a larger one")
+
+
+def _record(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06d}.npz"
+
+
+def _write_record(path: Path, part: Part) -> None:
+    """All of a part but its writer and its pages."""
+    values = part._asdict()
+    del values["writer"], values["root"]
+    root = {f"root_{name}": tensor.numpy() for name, tensor in part.root.tensors().items()}
+    with replacing(path) as stream:
+        np.savez(stream, allow_pickle=False, **values, **root)
+
+
+def _read_record(path: Path, writer: int) -> Part | None:
+    """The part of a record; None where there is no whole one."""
+    try:
+        with np.load(path) as values:
+            root = {name.removeprefix("root_"): values[name] for name in values.files if name.startswith("root_")}
+            return Part(
+                writer,
+                int(values["number"]),
+                values["entries"],
+                Gaussians(**{name: torch.from_numpy(value) for name, value in root.items()}),
+                float(values["error"]),
+                values["means"],
+                values["radius_codes"],
+                int(values["error_code"]),
+            )
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None
 
 
 def _write_top(

@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,6 +62,13 @@ class Gaussians:
         return Gaussians(**{name: tensor[index] for name, tensor in self.tensors().items()})
 
 
+def empty_scene(count: int, sh_count: int) -> Gaussians:
+    """A scene to write into, float32 on the CPU; its SH [count, sh_count, 3] are 0, the rest is what was in memory."""
+    widths = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": ()}  # NumPy asks for large pages of memory
+    plain = {name: torch.from_numpy(np.empty((count, *width), np.float32)) for name, width in widths.items()}
+    return Gaussians(**plain, sh=torch.from_numpy(np.zeros((count, sh_count, 3), np.float32)))
+
+
 def base_colors(gaussians: Gaussians) -> Tensor:
     """[n, 3] RGB without the view-dependent parts; 0..1 is what a screen shows, but values may lie outside."""
     return gaussians.sh[:, 0] * SH_C0 + 0.5
@@ -98,12 +106,7 @@ def drop_invalid(gaussians: Gaussians) -> Gaussians:
     Raises:
         InputError: nothing is left.
     """
-    if _surely_valid(gaussians):
-        return gaussians
-    valid = torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
-    for tensor in gaussians.tensors().values():
-        valid &= torch.isfinite(tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]).all(dim=1)
-    valid &= (gaussians.scales >= 0).all(dim=1) & (gaussians.opacities >= 0) & (gaussians.quats != 0).any(dim=1)
+    valid = valid_splats(gaussians)
     dropped = len(gaussians) - int(valid.sum())
     if dropped == len(gaussians):
         raise InputError(f"no valid splats among {len(gaussians)}: the scene is empty, give one with finite values")
@@ -111,6 +114,16 @@ def drop_invalid(gaussians: Gaussians) -> Gaussians:
         warnings.warn(f"dropped {dropped} of {len(gaussians)} splats: NaN, Inf or out of range", stacklevel=2)
         return gaussians.select(valid)
     return gaussians
+
+
+def valid_splats(gaussians: Gaussians) -> Tensor:
+    """[n] bool, False for splats with a NaN or an infinity, a negative scale or opacity, or a zero quaternion."""
+    if _surely_valid(gaussians):
+        return torch.ones(len(gaussians), dtype=torch.bool, device=gaussians.means.device)
+    valid = (gaussians.scales >= 0).all(dim=1) & (gaussians.opacities >= 0) & (gaussians.quats != 0).any(dim=1)
+    for tensor in gaussians.tensors().values():
+        valid &= torch.isfinite(tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]).all(dim=1)
+    return valid
 
 
 def _surely_valid(gaussians: Gaussians) -> bool:

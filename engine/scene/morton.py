@@ -12,7 +12,7 @@ MASKS = (  # that part the bits, halving their runs
     (4, 0x10C30C30C30C30C3),
     (2, 0x1249249249249249),
 )
-BLOCK = 1 << 18  # points at a time
+BLOCK = 1 << 15  # points at a time: they stay in the cache
 
 
 def morton_order(means: Tensor) -> Tensor:
@@ -26,15 +26,24 @@ def morton_order(means: Tensor) -> Tensor:
     """
     if not len(means):
         return torch.empty(0, dtype=torch.int64)
-    low, high = torch.stack(means.detach().aminmax(dim=0)).cpu().double()
-    span = high - low
+    low, high = torch.stack(means.detach().aminmax(dim=0)).cpu().double().numpy()
+    return torch.from_numpy(morton_codes(means, low, high).argsort(kind="stable"))
+
+
+def morton_codes(means: Tensor, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Places along the Z-order curve of a box: [n] int64 of 63 bits.
+
+    Args:
+        means: [n, 3], on any device, within the box.
+        low, high: [3] float64, its corners.
+    """
+    least, span = torch.from_numpy(low), torch.from_numpy(np.where(high > low, high - low, 1))
     codes = np.empty(len(means), dtype=np.int64)
     for start in range(0, len(means), BLOCK):
         some = means[start : start + BLOCK].detach().cpu().double()
-        steps = ((some - low) / torch.where(span > 0, span, 1) * ((1 << BITS) - 1)).long()
-        x, y, z = _spread(steps).unbind(dim=1)
+        x, y, z = _spread(((some - least) / span * ((1 << BITS) - 1)).long()).unbind(dim=1)
         codes[start : start + BLOCK] = x | y << 1 | z << 2
-    return torch.from_numpy(codes.argsort(kind="stable"))
+    return codes
 
 
 def _spread(steps: Tensor) -> Tensor:

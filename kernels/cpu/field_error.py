@@ -121,18 +121,24 @@ def best_partners(
     errors,  # [n] float64, of the best pair so far
     partners,  # [n] int64
 ):
-    """For each splat the neighbour in the order that is cheapest to merge with, if cheaper than what it has."""
+    """For each splat the neighbour in the order that is cheapest to merge with, if cheaper than what it has.
+
+    Of several that cost the same, the one whose place differs in the lowest bits: what is alike finds itself in pairs.
+    """
     for chunk in prange((len(order) + 1023) // 1024):
         for place in range(chunk * 1024, min(chunk * 1024 + 1024, len(order))):
             i = order[place]
+            least, bits, best = np.inf, 0, -1
             for other in range(max(place - reach, 0), min(place + reach + 1, len(order))):
                 j = order[other]
                 if j != i:
                     low, high = min(i, j), max(i, j)  # one way round, so that both find the same number
                     error = _pair_error(means, covariances, opacities, colors, low, high)
                     error *= max(weights[i], weights[j]) ** 2
-                    if error < errors[i] or (error == errors[i] and j < partners[i]):
-                        errors[i], partners[i] = error, j
+                    if error < least or (error == least and place ^ other < bits):
+                        least, bits, best = error, place ^ other, j
+            if least < errors[i]:
+                errors[i], partners[i] = least, best
 
 
 @compiled(parallel=True)
