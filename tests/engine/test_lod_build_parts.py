@@ -33,11 +33,11 @@ def sorted_by_means(scene: Gaussians) -> Gaussians:
 
 @pytest.mark.parametrize("sample", [1 << 22, 128])
 def test_chunks_are_runs_of_the_curve(
-    sample: int, tmp_path: Path, lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch
+    sample: int, tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "SAMPLE", sample)
     monkeypatch.setattr("lyra.engine.formats.format.BLOCK", 700)
-    scene = lod_trees.scene_of(5000, degree=1)
+    scene = stored_trees.scene_of(5000, degree=1)
     division = divide(scene, tmp_path, CHUNK)
     assert divided(tmp_path) == division
     read = [division.read(piece) for piece in division.pieces()]
@@ -53,9 +53,9 @@ def test_chunks_are_runs_of_the_curve(
         assert places == sorted(places)
 
 
-def test_what_is_at_one_point_is_cut_too(tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_what_is_at_one_point_is_cut_too(tmp_path: Path, stored_trees: ModuleType) -> None:
     """Where Morton's curve cannot tell splats apart: a heap, seen from very far away."""
-    scene = lod_trees.scene_of(2000)
+    scene = stored_trees.scene_of(2000)
     scene.means[:] = scene.means * 1e-9
     scene.means[0] = 1e6
     division = divide(scene, tmp_path, CHUNK)
@@ -63,8 +63,8 @@ def test_what_is_at_one_point_is_cut_too(tmp_path: Path, lod_trees: ModuleType) 
     assert max(map(len, read)) <= CHUNK and sum(map(len, read)) == 2000
 
 
-def test_invalid_splats_are_left_out(tmp_path: Path, lod_trees: ModuleType) -> None:
-    scene = lod_trees.scene_of(1000)
+def test_invalid_splats_are_left_out(tmp_path: Path, stored_trees: ModuleType) -> None:
+    scene = stored_trees.scene_of(1000)
     scene.means[3, 1], scene.scales[500, 0] = float("nan"), -1.0
     with pytest.warns(UserWarning, match="dropped 2 of 1000 splats: NaN, Inf or out of range"):
         division = divide(scene, tmp_path, CHUNK)
@@ -75,15 +75,15 @@ def test_invalid_splats_are_left_out(tmp_path: Path, lod_trees: ModuleType) -> N
 
 
 @pytest.mark.parametrize("quality", [False, True])
-def test_the_leaves_of_a_file_in_chunks_are_the_scene(quality: bool, tmp_path: Path, lod_trees: ModuleType) -> None:
-    scene, path = lod_trees.scene_of(2500, degree=2), tmp_path / "a.lyra"
+def test_the_leaves_of_a_file_in_chunks_are_the_scene(quality: bool, tmp_path: Path, stored_trees: ModuleType) -> None:
+    scene, path = stored_trees.scene_of(2500, degree=2), tmp_path / "a.lyra"
     told: list[tuple[int, int]] = []
     options = BuildOptions(quality, 0, CHUNK)
     write_scene(scene, path, options, Labels(), progress=lambda *done: told.append(done))
     assert told == sorted(told) and told[-1] == (2500, 2500)
     assert [file.name for file in tmp_path.iterdir()] == ["a.lyra"]
     with open_store(path) as store:
-        lod_trees.assert_rules(lod_trees.whole(store))
+        stored_trees.assert_rules(stored_trees.whole(store))
         assert len(store) > 9
     back = load(path)
     nearest = torch.cdist(scene.means.double(), back.means.double()).argmin(dim=1)
@@ -95,9 +95,9 @@ def test_the_leaves_of_a_file_in_chunks_are_the_scene(quality: bool, tmp_path: P
     torch.testing.assert_close(found.sh, scene.sh, rtol=1e-3, atol=8e-3)
 
 
-def test_small_scenes_are_built_whole(tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_small_scenes_are_built_whole(tmp_path: Path, stored_trees: ModuleType) -> None:
     """The file does not depend on the size of a chunk that is not reached."""
-    scene = lod_trees.scene_of(600)
+    scene = stored_trees.scene_of(600)
     for name, chunk in (("a", 600), ("b", 1 << 20)):
         write_scene(scene, tmp_path / name, BuildOptions(chunk=chunk), Labels())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -107,8 +107,8 @@ class Stopped(Exception):
     """As if the process were killed."""
 
 
-def test_stopped_work_goes_on(tmp_path: Path, lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene, options = lod_trees.scene_of(2500), OPTIONS
+def test_stopped_work_goes_on(tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, options = stored_trees.scene_of(2500), OPTIONS
     write_scene(scene, tmp_path / "a.lyra", options, Labels())
     work = Work(tmp_path / "b.lyra", {"key": 1})
     assert (work.found, work.division()) == ("nothing", None)
@@ -154,8 +154,8 @@ def test_other_work_is_told_apart(tmp_path: Path) -> None:
         Work(tmp_path / "b.lyra", {})
 
 
-def test_damaged_chunks_are_told(tmp_path: Path, lod_trees: ModuleType) -> None:
-    division = divide(lod_trees.scene_of(1000), tmp_path, CHUNK)
+def test_damaged_chunks_are_told(tmp_path: Path, stored_trees: ModuleType) -> None:
+    division = divide(stored_trees.scene_of(1000), tmp_path, CHUNK)
     file = tmp_path / "chunk-000001"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(InputError, match="chunk-000001: truncated, delete .* and begin anew"):
@@ -163,10 +163,10 @@ def test_damaged_chunks_are_told(tmp_path: Path, lod_trees: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.ply", "a.compressed.ply", "a.spz", "a.sog", "a.glb", "a.splat"])
-def test_readers_write_where_they_are_told(name: str, tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_readers_write_where_they_are_told(name: str, tmp_path: Path, stored_trees: ModuleType) -> None:
     from lyra.engine.formats.format import Reading
 
-    save(lod_trees.scene_of(1000, degree=1), tmp_path / name)
+    save(stored_trees.scene_of(1000, degree=1), tmp_path / name)
     work = Work(tmp_path / "b.lyra", {})
     work.begin()
     mapped = load(tmp_path / name, Reading(allocate=work.allocate, progress=lambda done, total: work.release()))
