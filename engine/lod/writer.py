@@ -109,7 +109,7 @@ class StoreWriter:
             id(self),
             len(self.parts),
             entries,
-            encoded.tree.gaussians.select(slice(0, 1)),
+            encoded.tree.gaussians.select(torch.zeros(1, dtype=torch.int64)),  # a copy, which does not hold all others
             float(subtree.errors[0]),
             encoded.means[family].copy(),
             encoded.radius_codes[family].copy(),

@@ -154,7 +154,7 @@ def test_what_lies_inside_is_seen_less() -> None:
     y = 1 - (2 * torch.arange(n) + 1) / n
     ball = torch.stack((y, *((1 - y * y).sqrt() * way for way in (turn.cos(), turn.sin()))), dim=1)
     inner = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    scene = few(torch.cat((ball, inner)), scale=0.08, opacity=0.99)
+    scene = few(torch.cat((ball, inner)), scale=0.05, opacity=0.99)
     outside = visibility(scene, 1)
     assert (outside[n:] == np.float32(FLOOR)).all() and 0.05 < (outside[:n] > 2 * FLOOR).mean() < 0.6
-    assert (visibility(scene, 20)[:n] > 2 * FLOOR).mean() > 0.9
+    assert (visibility(scene, 12)[:n] > 2 * FLOOR).all()
