@@ -230,7 +230,7 @@ class PageCache:
 
     def _request(self, plan: Plan) -> None:
         """Ask for pages that are due, the most important first, if there is room or a page that they replace."""
-        pages = np.flatnonzero(plan.due & (self._table.slots < 0) & ~self._failures.waiting())
+        pages = np.flatnonzero(plan.due & (self._table.slots < 0) & ~self._failures.barred())
         pages = pages[self._table.is_below_linked(pages)]
         pages = pages[(-plan.ranks[pages]).argsort(kind="stable")][: self._options.requests]
         leaving = self._table.leaving(plan.ranks)
