@@ -1,4 +1,4 @@
-"""The cut and the interpolation in plain torch, any float type, by sorting: the truth that other backends are tested by."""
+"""The cut, by sorting, and the interpolation in plain torch, any float type: the truth that others are tested by."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from . import gaze as g
 from .constants import TRANSITION
-from .gaze import Gaze
 
 if TYPE_CHECKING:
     from .lod import Nodes

@@ -146,7 +146,8 @@ def test_the_rows_of_a_plan(store: Store, other: Store) -> None:
             parent = int(one.directory["parent"][page])
             above = one.decode(max(parent, 0), one.read(max(parent, 0)))
             hung = above.children >> 16 == page - parent if page else torch.arange(len(above.counts)) == 0
-            exact = view_errors(above.gaussians.means, above.radii, above.errors, row, gaze is not None)[hung]
+            spheres = above.gaussians.means, above.radii, above.errors
+            exact = view_errors(*spheres, row, gaze is not None)[hung]
             assert float(exact.max()) <= plan.ranks[number] * (1 + 1e-5)
             loose += plan.ranks[number] > 30 * float(exact.max())
         assert loose < len(parents) / 2  # not just large
