@@ -65,6 +65,7 @@ class PageCache:
     Attributes:
         nodes: the pool, for `kernels.lod`. It changes when `update` is called, and then only.
         roots: [stores] int32, where the stores' roots are in it.
+        radius: of the largest store's sphere, world units.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class PageCache:
         self.nodes: Nodes = self._pool.nodes
         firsts = np.flatnonzero(self._directories.parents < 0)
         self.roots = torch.arange(len(firsts), dtype=torch.int32, device=device) * self._pool.size
+
+        self.radius = max(float(store.directory["radius"][0]) for store in stores)
 
         self._table = PageTable(self._directories.parents, self._pool.slots)
         self._failures = Failures(self._directories, options.retry, options.longest_retry)

@@ -9,9 +9,9 @@ errors grow by 5e-4 of themselves from child to parent, and radii by 2e-6 of the
 - The angle a between the gaze and the nearest direction to the sphere is the centre's less asin(radius / d), which is
   steep where the eye is at the surface; but there (d - radius) (d + radius) keeps full precision, so that what is
   computed is the angle of a sphere whose radius is off by the same 3e-7 d. Besides, sine and cosine of a are off by
-  some 3e-7. The weight is linear in cos a, and taken from 1 - cos a = sin^2 a / (1 + cos a), which does not cancel where
-  a is small: as a function of a the weight is off by what an error of 6e-7 rad gives. `Gaze` refuses weights that
-  change by more than STEEPEST of themselves a radian, which bounds this by 2e-4; and the same for its sides.
+  some 3e-7. The weight is linear in cos a, and taken from 1 - cos a = sin^2 a / (1 + cos a), which does not cancel
+  where a is small: as a function of a the weight is off by what an error of 6e-7 rad gives. `Gaze` refuses weights
+  that change by more than STEEPEST of themselves a radian, which bounds this by 2e-4; the same for its sides.
 All together stay below 5e-4. View errors below LEAST would lose digits to denormal numbers and count as 0.
 """
 
@@ -53,7 +53,7 @@ class Gaze:
     edge: float = 0.4
     behind: float = 0.2
     sides: tuple[tuple[float, float, float], ...] = ()
-    """Inward normals of planes through the eye, up to four, such as those of a picture: world axes, any length but 0."""
+    """Inward normals of planes through the eye, up to four, those of a picture: world axes, any length but 0."""
     margin: float = 0.05
     """Radians, up to pi / 2."""
     beyond: float = 0.08

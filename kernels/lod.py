@@ -41,14 +41,14 @@ class Nodes(NamedTuple):
 class Cut(NamedTuple):
     """What to draw: roots first, then children of expanded nodes, parent by parent in the order of the pool.
 
-    `cpu` and `reference` give [count] rows. `triton` gives as many as the budget has room for (or as there are roots),
-    so that nothing has to wait for the number; those from `count` on have ids of -1.
+    `cpu` and `reference` give [number] rows. `triton` gives as many as the budget has room for (or as there are roots),
+    so that nothing has to wait for the number; those from `number` on have ids of -1.
     """
 
     ids: Tensor  # [b] int32
     t: Tensor  # [b] 0 at the parent to 1 at the node, for `interpolate`
     errors: Tensor  # [b] view error of the node; 0 for a leaf
-    count: Tensor  # [] int32
+    number: Tensor  # [] int32, of nodes to draw
     threshold: Tensor  # [] view error of the first node that did not fit; the floor where all did
 
 
@@ -95,8 +95,8 @@ def cut(
     node without resident children is not expanded, and neither is one with a view error up to `floor`. The view error
     of node i is  errors[i] * w / max(|means[i] - eye| - radii[i], near), w as in `Gaze`.
 
-    A drawn node with parent p has t = 1 if err(p) >= T threshold, else  (err(p) - threshold) / (err(p) - max(err(p) / T,
-    err(i))), T = 1.2, so that it comes in as its parent and has arrived before it may be expanded itself.
+    A drawn node i with parent p has t = 1 if err(p) >= T threshold, else (err(p) - threshold) / (err(p) - s) with
+    s = max(err(p) / T, err(i)) and T = 1.2: it comes in as its parent and has arrived before it may be expanded itself.
 
     Args:
         roots: may be of several scenes; all are drawn, or what they stand for, whatever the budget.
@@ -104,9 +104,9 @@ def cut(
         near: world units; distances to spheres are not taken to be less. A thousandth of the scene's radius is good.
         gaze: where detail counts; None: everywhere alike.
         floor: view error that nobody sees.
-        previous: `Cut.threshold` of the last frame. It is kept, to the bit, where that uses 99 % of the budget or more;
-            it also says where to look, which saves time.
-        backend: `triton` (CUDA tensors; nothing waits for the GPU), `cpu` (Numba), `reference` (plain torch), or `auto`.
+        previous: `Cut.threshold` of the last frame. It is kept, to the bit, where that fits and uses 99 % of the budget
+            or more; it also says where to look, which saves time.
+        backend: `triton` (CUDA; nothing waits for the GPU), `cpu` (Numba), `reference` (plain torch), or `auto`.
 
     Raises:
         ValueError: a shape, a type or a value does not fit, or the backend cannot run here.

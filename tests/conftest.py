@@ -1,7 +1,9 @@
 """For all tests: what the machine has, where real scenes are, and Triton's interpreter where there is no GPU."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -32,3 +34,13 @@ def shared() -> Path:
     if not (folder / "scenes").is_dir():
         pytest.skip(f"no real scenes: {folder}/scenes is absent, set LYRA_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def lod_trees() -> ModuleType:
+    """The module of that name: random hierarchies and cameras, and the best-first heap."""
+    spec = importlib.util.spec_from_file_location("lod_trees", Path(__file__).with_name("lod_trees.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,7 +1,5 @@
 """A hierarchy while it grows, from its leaves to its root: splats in arrays with room for those merged from them."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np

@@ -10,6 +10,7 @@ from ...kernels.gaze import Gaze
 from ..scene.camera import Camera
 
 EVERYWHERE = math.pi
+ALIKE = 1e-3  # of rotations: eyes that look the same way
 
 
 def eye_of(cameras: Sequence[Camera]) -> Tensor:
@@ -18,18 +19,21 @@ def eye_of(cameras: Sequence[Camera]) -> Tensor:
     return -(poses[:, :3, :3].transpose(1, 2) @ poses[:, :3, 3:])[:, :, 0].mean(dim=0)
 
 
-def gaze_of(camera: Camera) -> Gaze:
-    """Detail inside a pinhole camera's picture, all of it alike, and less beyond its sides."""
-    rotation = camera.world_to_camera[:3, :3].double().cpu()
-    sides = torch.tensor(
-        [
-            (camera.fx, 0.0, camera.cx),
-            (-camera.fx, 0.0, camera.width - camera.cx),
-            (0.0, camera.fy, camera.cy),
-            (0.0, -camera.fy, camera.height - camera.cy),
-        ],
-        dtype=torch.float64,
+def gaze_of(cameras: Sequence[Camera]) -> Gaze | None:
+    """Detail inside the picture of pinhole cameras that look the same way, all of it alike, and less beyond its sides.
+
+    None, detail everywhere, for cameras that look different ways.
+    """
+    rotations = torch.stack([camera.world_to_camera[:3, :3] for camera in cameras]).double().cpu()
+    if (rotations - rotations[0]).abs().max() > ALIKE:
+        return None
+    left, right = (
+        max(values) for values in zip(*((c.cx / c.fx, (c.width - c.cx) / c.fx) for c in cameras), strict=True)
     )
-    forward = tuple(rotation[2].tolist())
-    normals = tuple(tuple(normal) for normal in (sides @ rotation).tolist())
-    return Gaze(forward, inner=EVERYWHERE, outer=EVERYWHERE, edge=1.0, behind=1.0, sides=normals)
+    top, bottom = (
+        max(values) for values in zip(*((c.cy / c.fy, (c.height - c.cy) / c.fy) for c in cameras), strict=True)
+    )
+    inward = torch.tensor([(1, 0, left), (-1, 0, right), (0, 1, top), (0, -1, bottom)], dtype=torch.float64)
+    forward = tuple(rotations[0, 2].tolist())
+    sides = tuple(tuple(normal) for normal in (inward @ rotations[0]).tolist())
+    return Gaze(forward, inner=EVERYWHERE, outer=EVERYWHERE, edge=1.0, behind=1.0, sides=sides)

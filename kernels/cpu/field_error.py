@@ -182,4 +182,6 @@ def group_errors(
 
 def channels(sh: np.ndarray) -> np.ndarray:
     """Colours [n, CHANNELS] float32 of harmonics [n, 3 k]: their constant part, and what stands for coverage."""
-    return np.concatenate((np.clip(0.5 + 0.28209479 * sh[:, :3], 0, None), np.full((len(sh), 1), 0.5, sh.dtype)), axis=1)
+    return np.concatenate(
+        (np.clip(0.5 + 0.28209479 * sh[:, :3], 0, None), np.full((len(sh), 1), 0.5, sh.dtype)), axis=1
+    )

@@ -1,6 +1,6 @@
 """What a cut shows, on the CPU: each drawn node on its way from its parent.
 
-Reads and writes 44 + 12 k bytes a node; of nodes that have not arrived also as much of the parent, which siblings share.
+Reads and writes 44 + 12 k bytes a node. Of nodes that have not arrived it also reads the parent, which siblings share.
 """
 
 import numpy as np

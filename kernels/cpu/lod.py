@@ -66,7 +66,7 @@ def _is_expanded(i, key, last_key, last):
 
 @compiled(inline=True)
 def _is_drawn(i, slots, keys, last_key, last):
-    """Whether a child of an expanded node is not expanded itself."""
+    """Whether a node is not expanded."""
     slot = np.int64(element(slots, i // CLUSTER))
     return slot < 0 or not _is_expanded(i, element(keys, slot * CLUSTER + i % CLUSTER), last_key, last)
 
@@ -86,7 +86,8 @@ def _list_expanded(keys, at, first, last_key, last, list_out):
 def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluster, given_out):
     """How many nodes each cluster's expanded nodes give to the cut: [threads, clusters], to be summed.
 
-    That is all of their children, less those that are expanded themselves, which take themselves off.
+    That is all of their children, less those that are expanded themselves, which take themselves off. That a parent is
+    expanded too is certain only where errors are monotone; it is looked up, for the sums decide what is written where.
     """
     for thread in prange(len(given_out)):
         given, listed = given_out[thread], np.empty(CLUSTER + 1, dtype=np.uint8)
@@ -101,7 +102,7 @@ def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluste
                     i = first + np.int64(element(listed, k))
                     given[c] += element(counts, i)
                     parent = np.int64(element(parents, i))
-                    if parent >= 0:
+                    if parent >= 0 and not _is_drawn(parent, slots, keys, last_key, last):
                         home = parent // CLUSTER
                         put(given, home, element(given, home) - 1)
             begin = take(next_cluster, AT_ONCE)
@@ -284,5 +285,5 @@ def cut(
             reading.keys, reading.values, reading.tops, reading.slots, starts + own, *flat, numbers, gazed, threshold,
             *choice, _counter(), reading.threads, ids, t, errors,
         )  # fmt: skip
-    found = (torch.from_numpy(array[:count]) for array in (ids, t, errors))
-    return *found, torch.tensor(threshold)
+    ids, t, errors = (torch.from_numpy(array[:count]) for array in (ids, t, errors))
+    return ids, t, errors, torch.tensor(threshold)

@@ -22,7 +22,7 @@ SHIFT, BINS = 18, 1 << 13  # of a key of 31 bits: a bin spans 3 % of a view erro
 
 @compiled(inline=True)
 def _nearest(x, y, z, inverse, half, sine, row, at):
-    """Cosine and sine of the angle from the row's direction at `at` to the nearest of a sphere; cosine to its centre."""
+    """Cosine and sine of the angle from a direction in the row to the nearest of a sphere; cosine to its centre."""
     dx, dy, dz = row[at], row[at + 1], row[at + 2]
     along = (x * dx + y * dy + z * dz) * inverse
     a, b, c = y * dz - z * dy, z * dx - x * dz, x * dy - y * dx

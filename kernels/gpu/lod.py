@@ -2,10 +2,11 @@
 
 `read_kernel`, one program a cluster, skips it by its bound or finds its view errors, whose bits are the keys of nodes
 that may be expanded, and adds what expanding them gives to a histogram. With the last threshold it reads clusters that
-reach 95 % of that; a second launch reads the others, and returns at once unless the first left room. `choose_kernel`, a
-single program, finds the bin of the first node that does not fit; `count_kernel` splits that bin, by the key's next
-digits and then by the index's, so that equal errors are told apart. `given_kernel` and `emit_kernel` walk the children
-of expanded nodes. Bytes: 20 a cluster, 28 a node of those read, and of the keys a few passes where they are high.
+reach 95 % of that, and `settle_kernel` says whether this is enough; a second launch reads the others, and returns at
+once where it is. `choose_kernel`, a single program, finds the bin of the first node that does not fit; `split_kernel`
+splits that bin, by the key's next digits and then by the index's, so that equal errors are told apart. Children of
+expanded nodes are walked by `count_drawn_kernel` and `write_drawn_kernel`. Bytes: 20 a cluster, 28 a node of those
+read, and of the keys a few passes where they are high.
 Constexpr: GAZED; LOWER, whether there is a last threshold; AGAIN, the second launch; SHIFT, BINS, BY_INDEX, the digit.
 """
 
@@ -128,7 +129,7 @@ def choose_kernel(
 
 
 @triton.jit
-def count_kernel(
+def split_kernel(
     keys, tops, counts, state,  # [m] [clusters] [m] [STATE]
     # out:
     gains_out,  # [BINS]
@@ -186,7 +187,7 @@ def _is_drawn(i, mask, keys, tops, key_cut, last, CLUSTER: tl.constexpr):
 
 
 @triton.jit
-def given_kernel(
+def count_drawn_kernel(
     roots, keys, tops, children, counts, state,  # [s] [m] [clusters] [m] [m] [STATE]
     # out:
     given_out,  # [root blocks + clusters] nodes that each block of roots, or cluster of parents, gives to the cut
@@ -204,7 +205,7 @@ def given_kernel(
 
 
 @triton.jit
-def emit_kernel(
+def write_drawn_kernel(
     roots, keys, tops, means, radii, errors, children, counts, row, state,
     ends,  # [root blocks + clusters] running total of what is given
     # out:
@@ -267,7 +268,7 @@ def _find(nodes: Nodes, row: Tensor, gazed: bool, budget: int, roots: int, previ
     digits = [(False, *digit) for digit in DIGITS[1:]] + [(True, *digit) for digit in DIGITS]
     for gains, (by_index, shift, bins) in zip(finer, digits, strict=True):
         form = {"BY_INDEX": by_index, "SHIFT": shift, "BINS": bins}
-        count_kernel[(clusters,)](keys, tops, nodes.counts, state, gains, **form, **LAUNCH)
+        split_kernel[(clusters,)](keys, tops, nodes.counts, state, gains, **form, **LAUNCH)
         choose_kernel[(1,)](gains, row, state, room, FIRST=False, **form, **CHOOSE)
     return keys, tops, state
 
@@ -280,11 +281,11 @@ def cut(
     blocks, capacity, device = triton.cdiv(len(roots), c.CLUSTER), max(budget, len(roots)), row.device
     given = torch.empty(blocks + len(tops), dtype=torch.int32, device=device)
     form, sizes = {"CLUSTER": c.CLUSTER, **LAUNCH}, (len(roots), blocks)
-    given_kernel[(len(given),)](roots, keys, tops, nodes.children, nodes.counts, state, given, *sizes, **form)
+    count_drawn_kernel[(len(given),)](roots, keys, tops, nodes.children, nodes.counts, state, given, *sizes, **form)
     ends = given.cumsum(0, dtype=torch.int32)
     ids = torch.full((capacity,), -1, dtype=torch.int32, device=device)
     t, errors = torch.ones(capacity, device=device), torch.zeros(capacity, device=device)
-    emit_kernel[(len(given),)](
+    write_drawn_kernel[(len(given),)](
         roots, keys, tops, nodes.means, nodes.radii, nodes.errors, nodes.children, nodes.counts, row, state, ends,
         ids, t, errors, *sizes, capacity, GAZED=gazed, **form,
     )  # fmt: skip

@@ -44,8 +44,8 @@ def through(scene: Gaussians) -> Gaussians:
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
-def test_half_a_step(lod_trees: ModuleType, degree: int) -> None:
-    scene = lod_trees.scene_of(3000, degree)
+def test_half_a_step(stored_trees: ModuleType, degree: int) -> None:
+    scene = stored_trees.scene_of(3000, degree)
     back = through(scene)
     found = errors(scene, back)
     span = float((scene.means.amax(dim=0) - scene.means.amin(dim=0)).max())
@@ -62,8 +62,8 @@ def test_half_a_step(lod_trees: ModuleType, degree: int) -> None:
             assert abs(float(away.mean())) <= 0.02 * step  # rounded without a bias
 
 
-def test_ends_of_every_range(lod_trees: ModuleType) -> None:
-    scene = lod_trees.scene_of(6, 1)
+def test_ends_of_every_range(stored_trees: ModuleType) -> None:
+    scene = stored_trees.scene_of(6, 1)
     scene.scales[0], scene.scales[1], scene.scales[2] = 0, 1e-20, 1e20
     scene.opacities[:] = torch.tensor([0, 1, 1.5, 999, 1024, 0.5])
     scene.quats[:5] = torch.tensor(
@@ -81,8 +81,8 @@ def test_ends_of_every_range(lod_trees: ModuleType) -> None:
     assert errors(scene, back)["rotation"]["max"] <= 0.25
 
 
-def test_one_node_and_nodes_in_one_place(lod_trees: ModuleType) -> None:
-    for scene in (lod_trees.scene_of(1, 2), lod_trees.scene_of(5, 0)):
+def test_one_node_and_nodes_in_one_place(stored_trees: ModuleType) -> None:
+    for scene in (stored_trees.scene_of(1, 2), stored_trees.scene_of(5, 0)):
         scene.means[:] = scene.means[0].clone()
         scene.scales[:] = 0.25
         back = through(scene)
@@ -90,8 +90,8 @@ def test_one_node_and_nodes_in_one_place(lod_trees: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("field, value", [("means", 1e38), ("means", -1e38), ("scales", 1e38)])
-def test_beyond_every_range(lod_trees: ModuleType, field: str, value: float) -> None:
-    scene = lod_trees.scene_of(4, 0)
+def test_beyond_every_range(stored_trees: ModuleType, field: str, value: float) -> None:
+    scene = stored_trees.scene_of(4, 0)
     far = dataclasses.replace(scene, **{field: torch.full((4, 3), value)})
     with pytest.raises(InputError, match="1e.38 is beyond the 1e.37 of .lyra: scale or crop"):
         ranges_of(far)

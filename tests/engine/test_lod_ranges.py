@@ -23,10 +23,10 @@ HASTY = Patience(timeout=0.5, answer=1.0, tries=3, pause=0.01)
 
 
 @pytest.fixture
-def file(tmp_path: Path, lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
+def file(tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pages_module, "CAPACITY", 256)
     monkeypatch.setattr(ranges, "HEAD", 4096)
-    write_store(tmp_path / "a.lyra", lod_trees.merged_tree(lod_trees.scene_of(2000, 1)))
+    write_store(tmp_path / "a.lyra", stored_trees.merged_tree(stored_trees.scene_of(2000, 1)))
     return tmp_path / "a.lyra"
 
 
