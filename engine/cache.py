@@ -88,7 +88,6 @@ class PageCache:
         self.nodes: Nodes = self._pool.nodes
         firsts = np.flatnonzero(self._directories.parents < 0)
         self.roots = torch.arange(len(firsts), dtype=torch.int32, device=device) * self._pool.size
-
         self.radius = max(float(store.directory["radius"][0]) for store in stores)
 
         self._table = PageTable(self._directories.parents, self._pool.slots)

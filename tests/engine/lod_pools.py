@@ -100,7 +100,7 @@ def assert_cuts(cache: PageCache, stores: Sequence[Store], eye: Tensor, budget: 
 
 
 def random_walk(seed: int, frames: int) -> list[Tensor]:
-    """Eyes that drift and now and then jump, in and about the cube of `lod_trees.scene_of`."""
+    """Eyes that drift and now and then jump, in and about the cube of `stored_trees.scene_of`."""
     dice = random.Random(seed)
     eye, way = torch.zeros(3), torch.zeros(3)
     eyes = []

@@ -43,12 +43,12 @@ def no_threads_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, lod_trees: ModuleType) -> bytes:
+def data(tmp_path_factory: pytest.TempPathFactory, stored_trees: ModuleType) -> bytes:
     """A file of 30 pages or so, three deep."""
     path = tmp_path_factory.mktemp("cache") / "a.lyra"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pages_module, "CAPACITY", 256)
-        write_store(path, lod_trees.merged_tree(lod_trees.scene_of(5000, 1)))
+        write_store(path, stored_trees.merged_tree(stored_trees.scene_of(5000, 1)))
     return path.read_bytes()
 
 
@@ -65,9 +65,9 @@ def store(file: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def other(tmp_path: Path, lod_trees: ModuleType) -> Iterator[Store]:
+def other(tmp_path: Path, stored_trees: ModuleType) -> Iterator[Store]:
     """A second scene, without view-dependent colours."""
-    write_store(tmp_path / "b.lyra", lod_trees.merged_tree(lod_trees.scene_of(1500, 0, seed=5), seed=5))
+    write_store(tmp_path / "b.lyra", stored_trees.merged_tree(stored_trees.scene_of(1500, 0, seed=5), seed=5))
     with open_store(tmp_path / "b.lyra") as store:
         yield store
 
@@ -105,7 +105,7 @@ def test_the_first_frame_is_there_at_once(store: Store, other: Store, lod_pools:
         assert cache.counters().frames == 0 and threading.active_count() == 1
 
 
-def test_all_of_two_scenes(store: Store, other: Store, lod_pools: ModuleType, lod_trees: ModuleType) -> None:
+def test_all_of_two_scenes(store: Store, other: Store, lod_pools: ModuleType, stored_trees: ModuleType) -> None:
     with PageCache([store, other], options=PLENTY) as cache:
         with pytest.raises(ValueError, match="update has not been called"):
             cache.settle(1)
@@ -342,11 +342,13 @@ def test_pages_that_cannot_be_decoded(store: Store, lod_pools: ModuleType, monke
         PageCache([store])
 
 
-def test_instances_share_bytes_and_their_damage(tmp_path: Path, lod_trees: ModuleType, lod_pools: ModuleType) -> None:
+def test_instances_share_bytes_and_their_damage(
+    tmp_path: Path, stored_trees: ModuleType, lod_pools: ModuleType
+) -> None:
     """Bytes that stand at several places are read once, and told of once where they are damaged."""
-    top, path = lod_trees.merged_tree(lod_trees.scene_of(30, 1)), tmp_path / "c.lyra"
+    top, path = stored_trees.merged_tree(stored_trees.scene_of(30, 1)), tmp_path / "c.lyra"
     with StoreWriter(path, radius=200.0) as writer:
-        part = writer.add(lod_trees.merged_tree(lod_trees.scene_of(1500, 1, seed=2), seed=2))
+        part = writer.add(stored_trees.merged_tree(stored_trees.scene_of(1500, 1, seed=2), seed=2))
         writer.finish(top, dict.fromkeys(np.flatnonzero(top.counts.numpy() == 0)[:4].tolist(), part))
     with open_store(path) as store:
         kept = len(np.unique(store.directory["offset"]))

@@ -28,11 +28,11 @@ OPTIONS = CacheOptions(workers=3, retry=0.02, longest_retry=0.1)
 
 
 @pytest.fixture
-def near(tmp_path: Path, lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def near(tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """What is served, from disk, to compare with."""
     monkeypatch.setattr(pages_module, "CAPACITY", 256)
     monkeypatch.setattr(ranges, "HEAD", 4096)
-    write_store(tmp_path / "a.lyra", lod_trees.merged_tree(lod_trees.scene_of(3000, 1)))
+    write_store(tmp_path / "a.lyra", stored_trees.merged_tree(stored_trees.scene_of(3000, 1)))
     with open_store(tmp_path / "a.lyra") as store:
         yield store
 

@@ -19,15 +19,17 @@ PAGE, DEVICE, HOST = 4096, 128 << 20, 6 << 20
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_memory_stays_within_the_budgets(
-    tmp_path: Path, lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most 5 % above what the process had before and both budgets; and most of them is used."""
     monkeypatch.setattr(pages_module, "CAPACITY", PAGE)
-    field = lod_trees.scene_of(60, 3)
+    field = stored_trees.scene_of(60, 3)
     field = dataclasses.replace(field, means=field.means * 10)
-    top, path = lod_trees.merged_tree(field), tmp_path / "field.lyra"
+    top, path = stored_trees.merged_tree(field), tmp_path / "field.lyra"
     with StoreWriter(path, radius=1000.0) as writer:
-        parts = [writer.add(lod_trees.merged_tree(lod_trees.scene_of(12_000, 3, seed), seed)) for seed in range(3)]
+        parts = [
+            writer.add(stored_trees.merged_tree(stored_trees.scene_of(12_000, 3, seed), seed)) for seed in range(3)
+        ]
         leaves = np.flatnonzero(top.counts.numpy() == 0).tolist()
         writer.finish(top, {leaf: parts[place % 3] for place, leaf in enumerate(leaves)})
     script = Path(__file__).with_name("fly_through.py")

@@ -22,11 +22,11 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def stores(tmp_path: Path, lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Store]]:
+def stores(tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Store]]:
     """Two scenes, the second with fewer harmonics."""
     monkeypatch.setattr(pages_module, "CAPACITY", 300)
     for name, n, degree in (("a", 4000, 2), ("b", 1500, 1)):
-        tree = lod_trees.merged_tree(lod_trees.scene_of(n, degree, seed=n), seed=n)
+        tree = stored_trees.merged_tree(stored_trees.scene_of(n, degree, seed=n), seed=n)
         write_store(tmp_path / f"{name}.lyra", tree)
     with open_store(tmp_path / "a.lyra") as first, open_store(tmp_path / "b.lyra") as second:
         yield [first, second]
@@ -45,7 +45,7 @@ def above(store: Store, slots: dict[tuple[int, int], int], key: tuple[int, int])
     return None if parent < 0 else Above(slots[key[0], parent], key[1] - parent)
 
 
-def test_a_whole_file_is_the_tree(stores: list[Store], lod_trees: ModuleType) -> None:
+def test_a_whole_file_is_the_tree(stores: list[Store], stored_trees: ModuleType) -> None:
     """In slots of any order; a cut draws the same splats as of the tree in memory."""
     store, order = stores[0], list(range(len(stores[0])))
     random.Random(1).shuffle(order)
@@ -54,7 +54,7 @@ def test_a_whole_file_is_the_tree(stores: list[Store], lod_trees: ModuleType) ->
     slots: dict[tuple[int, int], int] = {}
     for page, slot in enumerate(order):
         put(pool, [store], slots, (0, page), slot)
-    whole, eye = as_nodes(lod_trees.whole(store)), torch.tensor([3.0, 1.0, -2.0])
+    whole, eye = as_nodes(stored_trees.whole(store)), torch.tensor([3.0, 1.0, -2.0])
     starts = np.cumsum([0, *store.directory["nodes"]])
     for budget in (1, 60, 900, 10_000):
         mine = cut(pool.nodes, torch.tensor([order[0] * 512]).int(), eye, budget=budget, near=0.01, backend="cpu")
