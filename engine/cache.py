@@ -88,7 +88,6 @@ class PageCache:
         self.nodes: Nodes = self._pool.nodes
         firsts = np.flatnonzero(self._directories.parents < 0)
         self.roots = torch.arange(len(firsts), dtype=torch.int32, device=device) * self._pool.size
-
         self.radius = max(float(store.directory["radius"][0]) for store in stores)
 
         self._table = PageTable(self._directories.parents, self._pool.slots)
@@ -233,7 +232,7 @@ class PageCache:
 
     def _request(self, plan: Plan) -> None:
         """Ask for pages that are due, the most important first, if there is room or a page that they replace."""
-        pages = np.flatnonzero(plan.due & (self._table.slots < 0) & ~self._failures.waiting())
+        pages = np.flatnonzero(plan.due & (self._table.slots < 0) & ~self._failures.barred())
         pages = pages[self._table.is_below_linked(pages)]
         pages = pages[(-plan.ranks[pages]).argsort(kind="stable")][: self._options.requests]
         leaving = self._table.leaving(plan.ranks)

@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from ...kernels.cpu.page_errors import page_errors
 from ...kernels.gaze import Gaze, pack_eye
-from ...kernels.lod_reference import view_errors
 from .store import Store
-
-HUGE = np.float32(1e30)  # priorities are not taken to be more
 
 
 class View(NamedTuple):
@@ -50,13 +47,8 @@ class Directories:
         self.pages = (np.arange(starts[-1]) - starts[self.stores]).astype(np.int32)
         self.parents = np.where(entries["parent"] < 0, -1, entries["parent"] + starts[self.stores]).astype(np.int32)
         self.places = entries["offset"].copy()
-        spheres = (entries[name].copy() for name in ("centre", "radius", "error"))
-        self._centres, self._radii, self._errors = map(torch.from_numpy, spheres)
-        depth = np.zeros(len(entries), np.int32)
-        for page in np.flatnonzero(self.parents >= 0):  # parents come first
-            depth[page] = depth[self.parents[page]] + 1
-        order = depth.argsort(kind="stable")
-        self._levels = np.split(order, np.cumsum(np.bincount(depth))[:-1])[1:]
+        self._spheres = np.concatenate([entries["centre"], entries["radius"][:, None]], axis=1).ravel()
+        self._errors = entries["error"].copy()
 
     def __len__(self) -> int:
         return len(self.stores)
@@ -80,10 +72,7 @@ class Directories:
         return Plan(np.maximum(now, ahead * (least / (least + ahead))), wanted, wanted | (ahead > view.threshold))
 
     def _priorities(self, eye: Tensor, view: View, lost: np.ndarray) -> np.ndarray:
-        row = pack_eye(eye, view.gaze, view.near, 0.0)
-        found = view_errors(self._centres, self._radii, self._errors, row, view.gaze is not None).numpy()
-        found = np.minimum(found, HUGE)
-        found[lost] = 0
-        for pages in self._levels:
-            found[pages] = np.minimum(found[pages], found[self.parents[pages]])
+        row = pack_eye(eye, view.gaze, view.near, 0.0).numpy()
+        found = np.empty(len(self), np.float32)
+        page_errors(self._spheres, self._errors, self.parents, lost, row, view.gaze is not None, found)
         return found

@@ -25,9 +25,9 @@ class Failures:
         self._tries, self._again = np.zeros(pages, np.int32), np.zeros(pages)
         self._silent: set[int] = set()  # stores of which it has been told that pages are out of reach
 
-    def waiting(self) -> np.ndarray:
-        """[p] bool, those not to be asked for yet."""
-        return self._again > time.monotonic()
+    def barred(self) -> np.ndarray:
+        """[p] bool, those not to be asked for, or not yet."""
+        return self.lost | (self._again > time.monotonic())
 
     def came(self, page: int) -> None:
         """A page was read after all."""

@@ -17,6 +17,7 @@ class Server(ThreadingHTTPServer):
         self.spoilt: list[str] = []  # of the next requests, first to last
         self.asked: list[str] = []  # ranges
         self.callers: set[int] = set()  # ports, one a connection
+        self.released = threading.Event()  # ends what hangs
         super().__init__(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -51,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         if way == "drop":
             self.close_connection = True
             return
+        if way == "hang":
+            self.server.released.wait(60)
         if way == "silence":
             time.sleep(0.8)
         self.send_response(206)
@@ -74,5 +77,6 @@ def serving(data: bytes) -> Iterator[Server]:
     try:
         yield server
     finally:
+        server.released.set()
         server.shutdown()
         server.server_close()

@@ -15,7 +15,7 @@ import torch
 from lyra.engine.errors import InputError
 from lyra.engine.lod import pages as pages_module
 from lyra.engine.lod import ranges
-from lyra.engine.lod.ranges import Patience
+from lyra.engine.lod.ranges import Patience, Stop
 from lyra.engine.lod.store import UnreachablePage, leaves, open_store
 from lyra.engine.lod.writer import write_store
 
@@ -142,6 +142,28 @@ def test_closed(server: Any) -> None:
     store.close()
     with pytest.raises(UnreachablePage, match="closed"):
         store.read(1)
+
+
+@pytest.mark.parametrize("way", ["hang", "drip", "500"])
+def test_reads_are_cut_short(server: Any, way: str) -> None:
+    """From another thread: one that waits for an answer, for its bytes, for the next try; others go on."""
+    slow = Patience(timeout=60, answer=60, tries=4, pause=20)
+    with open_store(server.url, slow) as store, ThreadPoolExecutor(1) as pool:
+        stop, asked = Stop(), len(server.asked)
+        server.spoilt += [way]
+        reading = pool.submit(store.read, 2, stop)
+        while len(server.asked) == asked:
+            time.sleep(0.001)
+        time.sleep(0.15)
+        assert not reading.done()
+        start = time.monotonic()
+        stop.set()
+        with pytest.raises(UnreachablePage, match="page 2: stopped"):
+            reading.result()
+        with pytest.raises(UnreachablePage, match="page 1: stopped"):
+            store.read(1, stop)
+        assert time.monotonic() - start < 2
+        assert len(store.read(1)) == store.directory["bytes"][1]
 
 
 def test_a_server_without_ranges(file: Path) -> None:
