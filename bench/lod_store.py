@@ -1,4 +1,4 @@
-"""A scene drawn from its store: how soon the first frame is there, and what a smaller cache costs on the way through."""
+"""A scene drawn from its store: how soon the first frame is there, and what a smaller cache costs on the way."""
 
 import os
 import tempfile
@@ -97,7 +97,7 @@ def along(path: Path, cameras: Sequence[Camera], budget: int, device_bytes: int,
             last = now
     return {
         "device_bytes": device_bytes,
-        "most_device_bytes": last["device_bytes"],
+        "held_device_bytes": last["device_bytes"],
         "milliseconds": {f"p{p}": float(np.percentile(milliseconds, p)) for p in (50, 95, 99)},
         "stalls": last["stalls"] - begin["stalls"],
         **{name: sum(values) for name, values in frames.items()},

@@ -79,6 +79,8 @@ def check_combination(options: BenchOptions) -> None:
     """
     if options.grid and options.cameras is not None:
         raise InputError(f"--cameras {options.cameras} with --grid: give one, the grid has its own cameras")
+    if options.lod and options.json is not None and options.json.lower().endswith(".png"):
+        raise InputError(f"--json {options.json} is the name of the curves: give one that ends in .json")
     if options.quality and not options.lod:
         raise InputError("--quality builds the tree of --lod: give both")
     chosen = {
