@@ -31,6 +31,8 @@ def run(options: BenchOptions) -> None:
     _check_target("--dump", options.dump, ".npz")
     if options.json is not None and options.json != "-":
         check_writable(Path(options.json))
+        if options.lod:
+            check_writable(Path(options.json).with_suffix(".png"))
     notes = Console(stderr=True)
     wide = None if sys.stdout.isatty() else 200  # a pipe has no width, and tables are cut to what they are given
     out = notes if options.json == "-" else Console(soft_wrap=True, width=wide)
@@ -44,7 +46,8 @@ def run(options: BenchOptions) -> None:
         _check_peer(peer)
     about = machine.describe()
     out.print(machine.line(about) + "\n", highlight=False, style="dim")
-    results = (_compare_all if options.vs else _measure_all)(options, backend, notes, out)
+    measured = _compare_all if options.vs else _measure_lod if options.lod else _measure_all
+    results = measured(options, backend, notes, out)
     if options.json == "-":
         print(json.dumps({"machine": about, **results}, indent=1))
     elif options.json:
@@ -111,6 +114,35 @@ def _compare_all(options: BenchOptions, backend: str, notes: Console, out: Conso
             comparisons.append(result)
     report.print_comparisons(out, comparisons)
     return {"comparisons": [result.to_json() for result in comparisons]}
+
+
+def _measure_lod(options: BenchOptions, backend: str, notes: Console, out: Console) -> dict[str, object]:
+    """Level of detail of every case, with curves beside the JSON file."""
+    from . import cases, report
+    from .lod import measure_lod
+    from .lod_report import print_lod, why_no_plot, write_plot
+
+    written = options.json is not None and options.json != "-"
+    if written and (reason := why_no_plot()):
+        notes.print(f"lyra-bench: warning: {reason}", markup=False)
+    found = []
+    for index, case in enumerate(cases.cases(options, _opening(notes))):
+        with progress_bar(notes, case.name, "splats") as progress:
+            result = measure_lod(
+                case,
+                backend=backend,
+                quality=options.quality,
+                frames=options.frames,
+                warmup=options.warmup,
+                progress=progress,
+            )
+        found.append(result)
+        print_lod(out, result)
+        if written and not why_no_plot():
+            path = report.numbered(Path(str(options.json)).with_suffix(".png"), index, cases.count(options))
+            write_plot(path, result)
+            notes.print(f"wrote {path}")
+    return {"lod": found}
 
 
 def _check_peer(name: str) -> None:

@@ -38,6 +38,11 @@ class BenchOptions:
     """Every scene at two resolutions and three distances. Default scenes: procedural, from 100k to 30M splats."""
     vs: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Compare with gsplat, gsplat-unpacked, higs or a backend, frames in turn. Repeatable."""
+    lod: bool = False
+    """Level of detail: budgets of splats, popping, start from a store, sizes of the cache (docs/bench.md). Beside
+    --json FILE come curves as a .png."""
+    quality: bool = False
+    """With --lod: build the tree by similarity."""
     evidence: bool = False
     """Everything that can be measured on this GPU, written to bench/results or to --json, with a page beside it; with
     --backend cpu, a small trial run."""
@@ -74,8 +79,13 @@ def check_combination(options: BenchOptions) -> None:
     """
     if options.grid and options.cameras is not None:
         raise InputError(f"--cameras {options.cameras} with --grid: give one, the grid has its own cameras")
+    if options.lod and options.json is not None and options.json.lower().endswith(".png"):
+        raise InputError(f"--json {options.json} is the name of the curves: give one that ends in .json")
+    if options.quality and not options.lod:
+        raise InputError("--quality builds the tree of --lod: give both")
     chosen = {
         "--vs": ("image", "dump") if options.vs else (),
+        "--lod": ("vs", "grid", "evidence", "image", "dump") if options.lod else (),
         "--evidence": ("scene", "res", "cameras", "vs", "grid", "image", "dump") if options.evidence else (),
     }
     for mode, others in chosen.items():

@@ -18,6 +18,7 @@ from ..engine.renderer import backend_device, render
 from ..engine.scene.camera import Camera, look_at
 from ..engine.scene.gaussians import Gaussians
 from ..kernels.backends import BACKENDS, why_unavailable
+from . import likeness
 from .clock import Clock
 
 Draw = Callable[[int], Tensor]  # the picture that camera i sees: RGB [h, w, 3] before a black background
@@ -94,7 +95,7 @@ def compare(
     psnr, total = [], warmup + rounds * len(cameras)
     with torch.no_grad():
         for i in range(len(cameras)):  # compiles as well
-            psnr.append(_psnr(draws["ours"](i).cpu(), draws["peer"](i).cpu()))
+            psnr.append(likeness.psnr(draws["ours"](i).cpu(), draws["peer"](i).cpu()))
         for i in range(total):
             for who in ("ours", "peer") if i % 2 else ("peer", "ours"):
                 if i < warmup:
@@ -115,11 +116,6 @@ def backend_peer(backend: str) -> Peer:
         return lambda i: render(scene, cameras[i], backend=backend).rgb
 
     return Peer(lambda: why_unavailable(backend), lambda: backend_device(backend), prepare)
-
-
-def _psnr(ours: Tensor, theirs: Tensor) -> float:
-    error = float((ours.double() - theirs.double()).square().mean())
-    return float("inf") if error == 0.0 else -10.0 * np.log10(error)
 
 
 def _finite(value: Any) -> float | None:

@@ -342,6 +342,8 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         "dump",
         "config",
         "grid",
+        "lod",
+        "quality",
         "vs",
         "evidence",
     ):

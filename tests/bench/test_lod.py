@@ -1,0 +1,162 @@
+"""`lyra-bench --lod` at a small size: what it writes, that docs/bench.md says so, and that its scores mean something."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from lyra.bench import popping
+from lyra.bench.cli import main
+from lyra.bench.lod import SPANS
+from lyra.bench.lod_store import along
+from lyra.engine.lod import pages
+from lyra.engine.lod.build import build_tree
+from lyra.engine.lod.tree import Tree, as_nodes
+from lyra.engine.lod.writer import write_store
+from lyra.engine.renderer import Renderer
+from lyra.engine.scene.camera import look_at
+from lyra.engine.scene.gaussians import Gaussians
+from lyra.engine.scene.procedural import generate
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "bench.md"
+SMALL = ["--scene", "procedural:1000", "--res", "75x49", "--frames", "3", "--warmup", "0"]
+CAMERA = look_at((0.3, -1.2, -6.0), (0.0, -0.5, 0.0), width=75, height=49)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Gaussians:
+    return generate(2000, seed=3, sh_degree=1).gaussians
+
+
+@pytest.fixture(scope="module")
+def tree(scene: Gaussians) -> Tree:
+    return build_tree(scene)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    pytest.importorskip("matplotlib", reason="the curves take the extra `plot`")
+    folder = tmp_path_factory.mktemp("lod")
+    assert main([*SMALL, "--lod", "--json", str(folder / "a.json")]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a.png"]
+    with Image.open(folder / "a.png") as picture:
+        assert min(picture.size) > 500 and len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
+    return json.loads((folder / "a.json").read_text())
+
+
+def keys(value: Any, path: str = "") -> Iterator[str]:
+    """All keys as docs/bench.md writes them."""
+    if isinstance(value, dict):
+        for name, below in value.items():
+            named = "<stage>" if name in SPANS else "<score>" if name in popping.SCORES else name
+            yield from keys(below, f"{path}.{named}" if path else named)
+    elif isinstance(value, list):
+        for below in value or [None]:
+            yield from keys(below, f"{path}[]")
+    else:
+        yield path
+
+
+def documented(*starts: str) -> set[str]:
+    found = re.findall(r"^\| `([^`]+)` \|", DOCS.read_text(), re.MULTILINE)
+    assert len(found) == len(set(found))
+    return {key for key in found if key.startswith(starts)}
+
+
+def test_every_key_of_lod_is_documented(run: dict[str, Any]) -> None:
+    assert set(keys(run)) == documented("machine", "lod")
+    for name in (*SPANS[1:], *popping.SCORES):
+        assert f"`{name}`" in DOCS.read_text()
+
+
+def test_every_key_of_the_plain_run_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "--json", "-"]) == 0
+    assert set(keys(json.loads(capsys.readouterr().out))) == documented("machine", "scenes")
+
+
+def test_figures_hang_together(run: dict[str, Any]) -> None:
+    (found,) = run["lod"]
+    assert [row["budget"] for row in found["budgets"]] == [500, 250, 125, 62]
+    assert all(0.9 * row["budget"] < row["drawn"] <= row["budget"] for row in found["budgets"])
+    decibels = [row["quality"]["psnr"] for row in found["budgets"]]
+    flips = [row["quality"]["flip"] for row in found["budgets"]]
+    assert decibels == sorted(decibels, reverse=True) and flips == sorted(flips) and 0 < flips[0] < flips[-1] < 1
+    for row in found["budgets"]:
+        times = row["milliseconds"]
+        assert set(times) == set(SPANS[1:]) and all(value > 0 for value in times.values())
+    for row in found["popping"]["budgets"]:
+        for name in popping.SCORES:
+            assert row["ratio"][name] == pytest.approx(row["transitions"][name] / row["switch"][name])
+    store = found["store"]
+    assert store["pages"] >= 1 and store["bytes"] < store["decoded_bytes"]
+    assert 0 < store["warm"]["first_seconds"] <= store["warm"]["settled_seconds"]
+    assert [len(row["each_frame"]["hits"]) for row in store["caches"]] == [3] * 4
+
+
+def test_without_matplotlib_the_figures_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main([*SMALL, "--lod", "--json", str(tmp_path / "a.json")]) == 0
+    printed = capsys.readouterr()
+    assert "pip install 'lyra-gs[plot]'" in printed.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    for word in ("FLIP", "interpolate", "cut rms", "cold start", "evictions"):
+        assert word in printed.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--lod", "--vs", "cpu"], "--vs does not go with --lod"),
+        (["--lod", "--grid"], "--grid does not go with --lod"),
+        (["--quality"], "--quality builds the tree of --lod: give both"),
+        (["--lod", "--json", "a.png"], "--json a.png is the name of the curves"),
+    ],
+)
+def test_what_does_not_go_together(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_dolly_goes_straight_ahead() -> None:
+    first, _, third = popping.forward(CAMERA, 0.25, 3)
+    ahead = CAMERA.world_to_camera[2, :3]
+    torch.testing.assert_close(first.position, CAMERA.position)
+    torch.testing.assert_close(third.position, CAMERA.position + 0.5 * ahead)
+
+
+def test_a_cut_is_drawn_as_by_a_renderer(tree: Tree) -> None:
+    nodes = as_nodes(tree)
+    found = popping._chooser(nodes, 300, "cpu")(CAMERA, None)
+    frame = Renderer(tree, budget=300, backend="cpu").render(CAMERA).rgb
+    torch.testing.assert_close(popping.draw(nodes, found, CAMERA, "cpu"), frame, atol=2e-6, rtol=0)
+    assert bool((found.t < 1).any())
+
+
+def test_nothing_pops_where_nothing_moves_or_all_is_drawn(scene: Gaussians, tree: Tree) -> None:
+    (still,) = popping.popping(scene, tree, [300], [CAMERA] * 3, backend="cpu")
+    assert set(still["switch"].values()) == {0.0} and set(still["ratio"].values()) == {None}
+    path = popping.forward(CAMERA, 0.05, 3)
+    some, whole = popping.popping(scene, tree, [300, len(scene)], path, backend="cpu")
+    assert some["switch"]["cut_rms"] > some["switch"]["cut_mean"] > 0
+    assert whole["switch"]["moving_rms"] < 1e-3 * some["switch"]["moving_rms"]
+
+
+def test_a_small_cache_reads_more(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "CAPACITY", 256)
+    path = tmp_path / "a.lyra"
+    write_store(path, tree)
+    cameras = popping.forward(CAMERA, 0.3, 12)
+    small, large = (along(path, cameras, 1500, size, backend="cpu") for size in (3 << 15, 1 << 30))
+    assert small["held_device_bytes"] <= 3 << 15 < large["held_device_bytes"]
+    assert small["misses"] > large["misses"] and small["stalls"] >= large["stalls"] and large["evictions"] == 0
+    for found in (small, large):
+        for name, values in found["each_frame"].items():
+            assert len(values) == 12 and (name == "milliseconds" or sum(values) == found[name])
