@@ -167,6 +167,30 @@ def _frame_of_many_tiles() -> None:
         sort.macro_key_type = narrow
 
 
+def _level_of_detail(*, coefficients: int, kept: bool, gazed: bool) -> None:
+    """A root and two leaves, cut and interpolated, with and without the threshold of a last frame."""
+    import torch
+
+    from ..kernels.constants import CLUSTER
+    from ..kernels.gaze import Gaze
+    from ..kernels.lod import Nodes, cluster_spheres, cut, interpolate
+
+    rows, links = torch.zeros(CLUSTER, 4), torch.full((CLUSTER,), -1, dtype=torch.int32)
+    errors, children, counts = rows[:, 0].clone(), links.clone(), torch.zeros_like(links)
+    errors[0], children[0], counts[0] = 1.0, 1, 2
+    parents = links.clone()
+    parents[1:3] = 0
+    means, radii, sh = rows[:, :3].clone(), errors.clone(), torch.zeros(CLUSTER, coefficients, 3)
+    spheres = cluster_spheres(means, radii, errors)
+    nodes = Nodes(
+        means, rows, means.clone(), errors.clone(), sh, radii, errors.clone(), children, counts, parents, *spheres
+    )
+    gaze = Gaze((0.0, 0.0, 1.0)) if gazed else None
+    roots, threshold = torch.zeros(1, dtype=torch.int32), torch.ones(()) if kept else None
+    found = cut(nodes, roots, torch.ones(3), budget=2, near=0.1, gaze=gaze, previous=threshold, backend="triton")
+    interpolate(nodes, found.ids, found.t, backend="triton")
+
+
 RUNS: tuple[Callable[[], None], ...] = (
     partial(_frame, capacity=ROOM),
     partial(_frame, capacity=ROOM, depth=False),
@@ -182,4 +206,6 @@ RUNS: tuple[Callable[[], None], ...] = (
     partial(_frame, backward=True, depth=False),
     partial(_frame, backward=True, deterministic=True, coefficients=0),
     _frame_of_many_tiles,
+    partial(_level_of_detail, coefficients=16, kept=False, gazed=False),
+    partial(_level_of_detail, coefficients=4, kept=True, gazed=True),
 )

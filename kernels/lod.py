@@ -4,7 +4,6 @@ A cut is found without a heap. View errors are monotone (kernels/gaze.py), so a 
 nodes with the largest errors, ties in the order of the pool; a histogram of the errors says where these end.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,6 @@ from .constants import CLUSTER
 from .gaze import Gaze, pack_eye
 
 MOST_NODES = 2**31 - 1  # int32 names them
-INFLATED = 1 + 4e-6  # of a cluster's radius: float32 must not see a node's sphere poke out
 
 
 class Nodes(NamedTuple):
@@ -43,14 +41,14 @@ class Nodes(NamedTuple):
 class Cut(NamedTuple):
     """What to draw: roots first, then children of expanded nodes, parent by parent in the order of the pool.
 
-    `cpu` and `reference` give [count] rows. `triton` gives as many as the budget has room for (or as there are roots),
-    so that nothing has to wait for the number; those from `count` on have ids of -1.
+    `cpu` and `reference` give [number] rows. `triton` gives as many as the budget has room for (or as there are roots),
+    so that nothing has to wait for the number; those from `number` on have ids of -1.
     """
 
     ids: Tensor  # [b] int32
     t: Tensor  # [b] 0 at the parent to 1 at the node, for `interpolate`
     errors: Tensor  # [b] view error of the node; 0 for a leaf
-    count: Tensor  # [] int32
+    number: Tensor  # [] int32, of nodes to draw
     threshold: Tensor  # [] view error of the first node that did not fit; the floor where all did
 
 
@@ -66,17 +64,17 @@ class Drawn(NamedTuple):
 
 
 def cluster_spheres(means: Tensor, radii: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
-    """`cluster_bounds` and `cluster_errors` of [m, 3], [m] and [m] nodes, m a multiple of 256."""
-    shape = (-1, CLUSTER)
-    inner = (errors > 0).view(shape)
-    points, reach = means.double().view(*shape, 3), radii.double().view(*shape, 1)
-    none = ~inner[..., None]
-    low = (points - reach).masked_fill(none, math.inf).amin(dim=1)
-    high = (points + reach).masked_fill(none, -math.inf).amax(dim=1)
-    center = (0.5 * (low + high)).nan_to_num(nan=0.0).float()  # the radius is measured from where it has been rounded to
-    away = (points - center[:, None].double()).norm(dim=-1, keepdim=True) + reach
-    radius = away.masked_fill(none, 0.0).amax(dim=1) * INFLATED
-    return torch.cat((center, radius.float()), dim=1), errors.view(shape).amax(dim=1)
+    """`cluster_bounds` and `cluster_errors` of [m, 3], [m] and [m] float32 nodes, computed on one core.
+
+    The last of the ceil(m / 256) clusters may be short.
+    """
+    from .cpu import spheres
+
+    clusters = -(-len(errors) // CLUSTER)
+    bounds, largest = torch.empty(clusters, 4), torch.empty(clusters)
+    columns = (tensor.detach().cpu().numpy() for tensor in (means, radii, errors))
+    spheres.cluster_spheres(*columns, bounds.numpy(), largest.numpy())
+    return bounds.to(means.device), largest.to(means.device)
 
 
 def cut(
@@ -97,8 +95,8 @@ def cut(
     node without resident children is not expanded, and neither is one with a view error up to `floor`. The view error
     of node i is  errors[i] * w / max(|means[i] - eye| - radii[i], near), w as in `Gaze`.
 
-    A drawn node with parent p has t = 1 if err(p) >= 2 threshold, else  (err(p) - threshold) / (err(p) - max(err(p) / 2,
-    err(i))), so that it comes in as its parent and has arrived before it may be expanded itself.
+    A drawn node i with parent p has t = 1 if err(p) >= T threshold, else (err(p) - threshold) / (err(p) - s) with
+    s = max(err(p) / T, err(i)) and T = 1.2: it comes in as its parent and has arrived before it may be expanded itself.
 
     Args:
         roots: may be of several scenes; all are drawn, or what they stand for, whatever the budget.
@@ -106,9 +104,9 @@ def cut(
         near: world units; distances to spheres are not taken to be less. A thousandth of the scene's radius is good.
         gaze: where detail counts; None: everywhere alike.
         floor: view error that nobody sees.
-        previous: `Cut.threshold` of the last frame. It is kept, to the bit, where that uses 99 % of the budget or more;
-            it also says where to look, which saves time.
-        backend: `triton` (CUDA tensors; nothing waits for the GPU), `cpu` (Numba), `reference` (plain torch), or `auto`.
+        previous: `Cut.threshold` of the last frame. It is kept, to the bit, where that fits and uses 99 % of the budget
+            or more; it also says where to look, which saves time.
+        backend: `triton` (CUDA; nothing waits for the GPU), `cpu` (Numba), `reference` (plain torch), or `auto`.
 
     Raises:
         ValueError: a shape, a type or a value does not fit, or the backend cannot run here.

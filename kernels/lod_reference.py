@@ -1,4 +1,4 @@
-"""The cut and the interpolation in plain torch, any float type, by sorting: the truth that other backends are tested by."""
+"""The cut, by sorting, and the interpolation in plain torch, any float type: the truth that others are tested by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import gaze as g
-from .gaze import Gaze
+from .constants import TRANSITION
 
 if TYPE_CHECKING:
     from .lod import Nodes
@@ -16,31 +16,42 @@ if TYPE_CHECKING:
 TINY = 1e-30
 
 
-def view_errors(nodes: Nodes, row: Tensor, gazed: bool) -> Tensor:
-    """[m] of every node; 0 for leaves. Formula and precision: kernels/gaze.py."""
-    x, y, z = (nodes.means - row[g.EYE : g.EYE + 3]).unbind(dim=-1)
+def view_errors(means: Tensor, radii: Tensor, errors: Tensor, row: Tensor, gazed: bool) -> Tensor:
+    """[m] of nodes, or of whatever has a sphere and an error; 0 for leaves. Formula and precision: kernels/gaze.py."""
+    x, y, z = (means - row[g.EYE : g.EYE + 3]).unbind(dim=-1)
     distance = _root(x * x + y * y + z * z)
-    errors = nodes.errors
     if gazed:
-        errors = errors * gaze_weight(x, y, z, distance, nodes.radii, row)
-    return errors / torch.maximum(distance - nodes.radii, row[g.NEAR])
+        errors = errors * gaze_weight(x, y, z, distance, radii, row)
+    return errors / torch.maximum(distance - radii, row[g.NEAR])
 
 
 def gaze_weight(x: Tensor, y: Tensor, z: Tensor, distance: Tensor, radius: Tensor, row: Tensor) -> Tensor:
     """Largest weight of the gaze over spheres whose centres lie at x, y, z from the eye."""
-    gx, gy, gz = row[g.DIRECTION : g.DIRECTION + 3]
     inverse = 1 / distance.clamp(min=TINY)
-    along = (x * gx + y * gy + z * gz) * inverse
-    a, b, c = y * gz - z * gy, z * gx - x * gz, x * gy - y * gx
-    across = _root(a * a + b * b + c * c) * inverse
-    edge = _root(((distance - radius) * (distance + radius)).clamp(min=0)) * inverse  # cos of the sphere's half angle
-    sine = radius * inverse
-    cos, sin = along * edge + across * sine, across * edge - along * sine
+    half = _root(((distance - radius) * (distance + radius)).clamp(min=0)) * inverse  # cos of the sphere's half angle
+    sphere = x, y, z, inverse, half, radius * inverse
+    cos, sin, holds = _nearest(sphere, row[g.DIRECTION : g.DIRECTION + 3])
     away = torch.where(cos > 0, sin * sin / (1 + cos.clamp(min=0)), 1 - cos)
-    away = torch.where((distance <= radius) | (along >= edge), 0, away)
+    away = torch.where((distance <= radius) | holds, 0, away)
     inside = (1 - row[g.FALL] * (away - row[g.INNER])).clamp(min=row[g.EDGE])
     outside = (row[g.EDGE] - row[g.DROP] * (away - row[g.OUTER])).clamp(min=row[g.BEHIND])
-    return torch.where(away <= row[g.INNER], 1, torch.where(away <= row[g.OUTER], inside, outside))
+    weight = torch.where(away <= row[g.INNER], 1, torch.where(away <= row[g.OUTER], inside, outside))
+    least = torch.zeros_like(cos)
+    for side in range(g.SIDES, g.SLOPE, 3):
+        above, _, _ = _nearest(sphere, row[side : side + 3])
+        least = torch.minimum(least, above)
+    least = torch.where(distance <= radius, 0, least)
+    return weight * torch.maximum(1 + row[g.SLOPE] * least, row[g.BEYOND])
+
+
+def _nearest(sphere: tuple[Tensor, ...], direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine and sine of the angle from a direction to the nearest of a sphere; whether the sphere covers it."""
+    x, y, z, inverse, half, sine = sphere
+    dx, dy, dz = direction
+    along = (x * dx + y * dy + z * dz) * inverse
+    a, b, c = y * dz - z * dy, z * dx - x * dz, x * dy - y * dx
+    across = _root(a * a + b * b + c * c) * inverse
+    return along * half + across * sine, across * half - along * sine, along >= half
 
 
 def _root(values: Tensor) -> Tensor:
@@ -52,7 +63,7 @@ def cut(
     nodes: Nodes, roots: Tensor, row: Tensor, gazed: bool, budget: int, previous: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ids, t, errors and threshold, as `lod.cut`."""
-    errors = view_errors(nodes, row, gazed)
+    errors = view_errors(nodes.means, nodes.radii, nodes.errors, row, gazed)
     able = (nodes.children >= 0) & (errors > row[g.FLOOR])
     ids = able.nonzero()[:, 0]
     order = ids[errors[ids].argsort(descending=True, stable=True)]
@@ -76,9 +87,9 @@ def cut(
     drawn = ~expanded[ids]
     ids, above = ids[drawn], above[drawn]
     own = errors[ids]
-    start = torch.maximum(above / 2, own)
+    start = torch.maximum(above / TRANSITION, own)
     t = ((above - threshold) / (above - start)).clamp(0, 1)
-    t = torch.where((above >= 2 * threshold) | (above <= start), 1, t)
+    t = torch.where((above >= TRANSITION * threshold) | (above <= start), 1, t)
     return ids.int(), t, own, threshold
 
 

@@ -1,7 +1,9 @@
 """For all tests: what the machine has, where real scenes are, and Triton's interpreter where there is no GPU."""
 
+import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -16,13 +18,15 @@ if not HAS_GPU:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, and foreign tools unless they are asked for."""
-    asked = "oracle" in str(config.getoption("markexpr"))
+    """Skip what needs a GPU where there is none; foreign tools, and what takes minutes, unless they are asked for."""
+    asked = str(config.getoption("markexpr"))
+    reasons = {"oracle": "runs foreign tools", "slow": "takes minutes"}
     for item in items:
         if item.get_closest_marker("gpu") and not HAS_GPU:
             item.add_marker(pytest.mark.skip(reason="no CUDA GPU is visible to torch"))
-        if item.get_closest_marker("oracle") and not asked:
-            item.add_marker(pytest.mark.skip(reason="runs foreign tools: ask with -m oracle"))
+        for name, reason in reasons.items():
+            if item.get_closest_marker(name) and name not in asked:
+                item.add_marker(pytest.mark.skip(reason=f"{reason}: ask with -m {name}"))
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +36,13 @@ def shared() -> Path:
     if not (folder / "scenes").is_dir():
         pytest.skip(f"no real scenes: {folder}/scenes is absent, set LYRA_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def lod_trees() -> ModuleType:
+    """The module of that name: random hierarchies and cameras, and the best-first heap."""
+    spec = importlib.util.spec_from_file_location("lod_trees", Path(__file__).with_name("lod_trees.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -150,11 +150,19 @@ def random_eye(tree: Tree, seed: int) -> Tensor:
 
 
 def random_gaze(seed: int) -> Gaze | None:
-    """None, wide, narrow, or all round."""
+    """None, wide, narrow in a narrow picture, or all round with one side."""
     generator = torch.Generator().manual_seed(seed)
-    x, y, z = torch.randn(3, generator=generator).tolist()
-    kinds = (None, {}, {"inner": 0.05, "outer": 0.1, "edge": 0.3, "behind": 0.05}, {"inner": 1.0, "outer": math.pi})
+    direction, up = torch.randn(2, 3, generator=generator)
+    right, up = torch.linalg.cross(direction, up), up - direction * (up @ direction) / (direction @ direction)
+    corner = tuple(tuple((way + 2 * direction).tolist()) for way in (right, -right, up, -up))
+    kinds = (
+        None,
+        {},
+        {"inner": 0.05, "outer": 0.1, "edge": 0.3, "behind": 0.05, "sides": corner},
+        {"inner": 1.0, "outer": math.pi, "sides": corner[:1], "margin": 0.5, "beyond": 0.02},
+    )
     kind = kinds[seed % 4]
+    x, y, z = direction.tolist()
     return None if kind is None else Gaze((x, y, z), **kind)
 
 

@@ -7,8 +7,9 @@ import numpy as np
 from ...kernels.cpu import field_error, merge
 from ...kernels.cpu.threads import all_cores
 from ..scene.gaussians import Gaussians
+from .tree import GROWTH
 
-RISE = 1.000101  # a parent's error over its children's: at least tree.GROWTH, rounded as it may be
+RISE = GROWTH * (1 + 1e-6)  # rounding takes nothing from it
 LEAST_ERROR = 1e-9  # of the scene's extent: also a merge that costs nothing is undone in the end
 
 

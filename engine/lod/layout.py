@@ -120,7 +120,7 @@ def read_header(name: str, data: bytes) -> Header:
         places[0] <= places[1]
         and places[1] + places[2] <= places[3]
         and header.directory_place % ALIGNMENT == 0
-        and header.end <= header.file_bytes
+        and header.end <= header.file_bytes < 1 << 63
     ):
         raise InputError(f"{name}: its parts do not lie one behind the other, build it again")
     return header

@@ -67,9 +67,9 @@ def paginate(tree: Tree, *, root: bool = True) -> Pages:
 
 def _runs(frontier: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:
     """The nodes of a frontier, those together whose descendants go to one page and to those below it."""
-    below = np.cumsum([0, *sizes[frontier]])
-    groups = np.cumsum([0, *counts[frontier]])
-    total, planned = below[-1], CAPACITY * (1 - SPARE)
+    below = np.append(0, np.cumsum(sizes[frontier]))
+    groups = np.append(0, np.cumsum(counts[frontier]))  # nodes that have to be in the very next page
+    total, planned = int(below[-1]), CAPACITY * (1 - SPARE)
     several = total > FAN * planned  # pages a run
     runs = max(min(FAN, math.ceil(total / (FAN * planned))), math.ceil(groups[-1] / planned))
     share = math.ceil(total / (runs * planned)) * planned if several else 0.0
@@ -81,14 +81,17 @@ def _runs(frontier: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> Iterat
         if end == len(below) or goal - below[end - 1] < below[end] - goal:
             end -= 1  # the nearer of two
         if not several:
-            end = max(start, min(end, int(np.searchsorted(below, below[start] + CAPACITY, side="right")) - 1))
-            if end == start or (
-                end < len(frontier) and below[end] - below[start] < CAPACITY / 2 and sizes[frontier[end]] > CAPACITY
-            ):
+            end = max(start, min(end, _most(below, start)))
+            small = below[end] - below[start] < CAPACITY / 2
+            if end < len(frontier) and small and sizes[frontier[end]] > CAPACITY:
                 end += 1
         if below[end] - below[start] > CAPACITY and total - below[end] < CAPACITY / 2:
-            end = len(frontier)  # what is shared out again takes odd ends too
-        full = int(np.searchsorted(groups, groups[start] + CAPACITY, side="right")) - 1
-        end = max(min(end, full), start + 1)
+            end = len(frontier)  # what is shared out again takes odd ends, as above
+        end = max(start + 1, min(end, _most(groups, start)))
         yield frontier[start:end]
         start = end
+
+
+def _most(sums: np.ndarray, start: int) -> int:
+    """How far from `start` a page reaches."""
+    return int(np.searchsorted(sums, sums[start] + CAPACITY, side="right")) - 1

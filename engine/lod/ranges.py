@@ -2,9 +2,12 @@
 
 import http.client
 import os
+import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
@@ -34,6 +37,44 @@ class Unreachable(Exception):
     """Bytes that could not be fetched now; the message says why."""
 
 
+class Stop:
+    """What a read is handed so that another thread can cut it short; not the waiting for a connection."""
+
+    def __init__(self) -> None:
+        self._lock, self._event = threading.Lock(), threading.Event()
+        self._sockets: set[socket.socket] = set()
+
+    def set(self) -> None:
+        """Make reads raise, those under way and those to come."""
+        with self._lock:
+            self._event.set()
+            for waiting in self._sockets:
+                try:
+                    waiting.shutdown(socket.SHUT_RDWR)
+                except OSError:  # it has come to its end
+                    pass
+
+    def wait(self, seconds: float) -> bool:
+        """Wait unless, or until, this is set; returns whether it is."""
+        return self._event.wait(seconds)
+
+    @contextmanager
+    def watching(self, waiting: socket.socket) -> Iterator[None]:
+        """While bytes are waited for; raises ConnectionAbortedError where this is set already."""
+        with self._lock:
+            if self._event.is_set():
+                raise ConnectionAbortedError("stopped")
+            self._sockets.add(waiting)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sockets.discard(waiting)
+
+
+NEVER = Stop()
+
+
 class FileRanges:
     """A file on disk.
 
@@ -54,12 +95,14 @@ class FileRanges:
             raise InputError(f"{path}: {cause(error)}, give a file that can be read") from error
         self._lock = threading.Lock()
 
-    def read(self, place: int, size: int) -> bytes:
-        """As many bytes as there are, up to `size`; from any thread.
+    def read(self, place: int, size: int, stop: Stop = NEVER) -> bytes:
+        """As many bytes as there are, up to `size`; from any thread. What has begun is not cut short.
 
         Raises:
             Unreachable: the disk does not answer, or the file is closed.
         """
+        if stop.wait(0):
+            raise Unreachable("stopped")
         try:
             if hasattr(os, "pread"):
                 data = os.pread(self._file.fileno(), size, place)
@@ -98,7 +141,7 @@ class HttpRanges:
             self._url = urljoin(self._url, moved)
         raise InputError(f"{url}: moved more than {HOPS} times, give the address of the file itself")
 
-    def read(self, place: int, size: int) -> bytes:
+    def read(self, place: int, size: int, stop: Stop = NEVER) -> bytes:
         """As many bytes as there are, up to `size`; from any thread.
 
         Raises:
@@ -107,7 +150,7 @@ class HttpRanges:
         size = max(0, min(size, self.size - place))
         if place + size <= len(self._head):
             return self._head[place : place + size]
-        status, headers, body = self._ask(place, size)
+        status, headers, body = self._ask(place, size, stop)
         if status != 206:
             raise Unreachable(f"the server answers {status}")
         if (_total(headers), headers.get("ETag")) != (self.size, self._tag):
@@ -121,7 +164,7 @@ class HttpRanges:
 
     def _locate(self) -> str | None:
         """Find the size; where the file has moved, its new address instead."""
-        status, headers, body = self._ask(0, HEAD)
+        status, headers, body = self._ask(0, HEAD, NEVER)
         if status in MOVED and headers.get("Location"):
             return headers["Location"]
         if status == 200:
@@ -134,17 +177,20 @@ class HttpRanges:
         self.size, self._tag, self._head = _total(headers), headers.get("ETag"), body
         return None
 
-    def _ask(self, place: int, size: int) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def _ask(self, place: int, size: int, stop: Stop) -> tuple[int, http.client.HTTPMessage, bytes]:
         """The answer to a request for `size` bytes, tried again where that may help."""
         told = ""
         for attempt in range(self._patience.tries):
-            if attempt:
-                time.sleep(self._patience.pause * 2 ** (attempt - 1))
+            if stop.wait(self._patience.pause * 2 ** (attempt - 1) if attempt else 0):
+                raise Unreachable("stopped")
             if not self._open:
                 raise Unreachable("closed")
             connection = self._take()
             try:
-                status, headers, body = self._answer(connection, place, size)
+                if connection.sock is None:
+                    connection.connect()
+                with stop.watching(connection.sock):  # type: ignore[arg-type]
+                    status, headers, body = self._answer(connection, place, size)
             except (OSError, http.client.HTTPException, UnicodeError) as error:
                 connection.close()
                 self._hang_up()  # the others may be as old

@@ -19,7 +19,7 @@ from ..formats.format import Progress, no_progress
 from ..scene.gaussians import Gaussians, merge
 from .columns import CODE_VALUES, NO_LINK, Columns, decode, unpack
 from .layout import HEADER, ranges_of_entry, read_directory, read_header, read_metadata
-from .ranges import SCHEMES, FileRanges, HttpRanges, Patience, Unreachable
+from .ranges import NEVER, SCHEMES, FileRanges, HttpRanges, Patience, Stop, Unreachable
 
 PATIENT = Patience()
 NAMED = 8  # damaged pages that a warning names
@@ -99,15 +99,15 @@ class Store:
         """Let go of the file; reading raises from now on."""
         self._source.close()
 
-    def read(self, page: int) -> bytes:
-        """The bytes of a page.
+    def read(self, page: int, stop: Stop = NEVER) -> bytes:
+        """The bytes of a page, unless `stop` is set.
 
         Raises:
             DamagedPage: truncated, or not what was written; UnreachablePage where trying again may help.
         """
         entry = self.directory[page]
         try:
-            data = self._source.read(int(entry["offset"]), int(entry["bytes"]))
+            data = self._source.read(int(entry["offset"]), int(entry["bytes"]), stop)
         except Unreachable as error:
             raise UnreachablePage(self.name, page, str(error)) from error
         if len(data) != entry["bytes"]:

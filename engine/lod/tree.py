@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..scene.gaussians import Gaussians
 
 MOST_CHILDREN = 255
-GROWTH = 1.0001  # of errors, from child to parent at least
+GROWTH = 1.0005  # of errors, from child to parent at least
 SLACK = 2e-6  # of radii, of the root's
 
 
@@ -20,8 +20,8 @@ class Tree:
     """n nodes; node 0 is the root, parents come before children, siblings are neighbours.
 
     Errors and radii grow towards the root with room for rounding (kernels/gaze.py says why), so that a cut never has a
-    node in it together with one of its ancestors: errors[p] >= 1.0001 errors[c], and radii[p] >= |means[p] - means[c]| +
-    radii[c] + 2e-6 radii[0], for each child c of p.
+    node in it together with one of its ancestors: for each child c of p, errors[p] >= 1.0005 errors[c], and radii[p] >=
+    |means[p] - means[c]| + radii[c] + 2e-6 radii[0].
     """
 
     gaussians: Gaussians  # [n] opacities of inner nodes may be above 1
@@ -68,7 +68,7 @@ def check(tree: Tree) -> None:
     born[0] += 1
     if not bool((born == 1).all()):
         node = int((born != 1).nonzero()[0])
-        raise InputError(f"node {node} is the child of {int(born[node])} nodes, expected one; the root, node 0, of none")
+        raise InputError(f"node {node} is the child of {int(born[node]) - (node == 0)} nodes, expected {int(node > 0)}")
 
     for name in ("errors", "radii"):
         values = getattr(tree, name)
@@ -111,7 +111,7 @@ def _demand_of_parents(tree: Tree, parents: Tensor, holds: Tensor, name: str, ex
 
 
 def as_nodes(tree: Tree) -> Nodes:
-    """The whole tree as a pool: padded to a multiple of 256, with parents and bounds of clusters. Its root is node 0."""
+    """The whole tree as a pool: padded to a multiple of 256, with parents and bounds of clusters."""
     gaussians = tree.gaussians.to(dtype=torch.float32)
     more = -len(tree) % CLUSTER
     columns = {name: _pad(tensor, more, 0) for name, tensor in gaussians.tensors().items()}

@@ -60,8 +60,8 @@ class StoreWriter:
         """Begin a file, or go on with one.
 
         Args:
-            radius: at least that of the root's sphere; twice the diagonal of the scene's bounds is a safe guess. The
-                spheres of nodes are made larger by a little of it.
+            radius: at least that of the root's sphere; four times the diagonal of the scene's bounds is a safe guess.
+                The spheres of nodes are made larger by 3e-6 of it.
             folder: where subtrees wait. What another writer added there, one that was stopped, even by force, is taken
                 over; the caller answers for it that paths, radii and splats were the same.
 

@@ -10,7 +10,7 @@ from numba import get_num_threads, prange
 from torch import Tensor
 
 from .. import gaze as g
-from ..constants import CLUSTER
+from ..constants import CLUSTER, TRANSITION
 from ..lod import Nodes
 from .compiled import compiled
 from .lod_errors import AT_ONCE, BINS, LAST_KEY, SHIFT, add_gains, bound_clusters, list_keys, node_error, read_clusters
@@ -18,7 +18,8 @@ from .simd import element, least, most, put, take
 from .threads import all_cores
 
 f32 = np.float32
-_ZERO, _HALF, _ONE, _TWO = f32(0), f32(0.5), f32(1), f32(2)
+_ZERO, _ONE = f32(0), f32(1)
+_TRANSITION = f32(TRANSITION)
 
 _LOWER = f32(0.95)  # of the last threshold: where to look first
 _AIM, _FEWEST, _MOST_MORE = 1.2, 1.2, 4.0  # a guess takes in so many times the clusters of the last, by what that left
@@ -65,7 +66,7 @@ def _is_expanded(i, key, last_key, last):
 
 @compiled(inline=True)
 def _is_drawn(i, slots, keys, last_key, last):
-    """Whether a child of an expanded node is not expanded itself."""
+    """Whether a node is not expanded."""
     slot = np.int64(element(slots, i // CLUSTER))
     return slot < 0 or not _is_expanded(i, element(keys, slot * CLUSTER + i % CLUSTER), last_key, last)
 
@@ -85,7 +86,8 @@ def _list_expanded(keys, at, first, last_key, last, list_out):
 def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluster, given_out):
     """How many nodes each cluster's expanded nodes give to the cut: [threads, clusters], to be summed.
 
-    That is all of their children, less those that are expanded themselves, which take themselves off.
+    That is all of their children, less those that are expanded themselves, which take themselves off. That a parent is
+    expanded too is certain only where errors are monotone; it is looked up, for the sums decide what is written where.
     """
     for thread in prange(len(given_out)):
         given, listed = given_out[thread], np.empty(CLUSTER + 1, dtype=np.uint8)
@@ -100,7 +102,7 @@ def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluste
                     i = first + np.int64(element(listed, k))
                     given[c] += element(counts, i)
                     parent = np.int64(element(parents, i))
-                    if parent >= 0:
+                    if parent >= 0 and not _is_drawn(parent, slots, keys, last_key, last):
                         home = parent // CLUSTER
                         put(given, home, element(given, home) - 1)
             begin = take(next_cluster, AT_ONCE)
@@ -109,9 +111,9 @@ def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluste
 @compiled(inline=True)
 def _arrival(above, own, threshold):
     """t of a node, from its parent's view error and its own."""
-    start = most(above * _HALF, own)
+    start = most(above / _TRANSITION, own)
     t = most(_ZERO, least(_ONE, (above - threshold) / (above - start)))
-    t = _ONE if above >= _TWO * threshold else t
+    t = _ONE if above >= _TRANSITION * threshold else t
     return _ONE if above <= start else t
 
 
@@ -283,5 +285,5 @@ def cut(
             reading.keys, reading.values, reading.tops, reading.slots, starts + own, *flat, numbers, gazed, threshold,
             *choice, _counter(), reading.threads, ids, t, errors,
         )  # fmt: skip
-    found = (torch.from_numpy(array[:count]) for array in (ids, t, errors))
-    return *found, torch.tensor(threshold)
+    ids, t, errors = (torch.from_numpy(array[:count]) for array in (ids, t, errors))
+    return ids, t, errors, torch.tensor(threshold)

@@ -21,17 +21,23 @@ SHIFT, BINS = 18, 1 << 13  # of a key of 31 bits: a bin spans 3 % of a view erro
 
 
 @compiled(inline=True)
+def _nearest(x, y, z, inverse, half, sine, row, at):
+    """Cosine and sine of the angle from a direction in the row to the nearest of a sphere; cosine to its centre."""
+    dx, dy, dz = row[at], row[at + 1], row[at + 2]
+    along = (x * dx + y * dy + z * dz) * inverse
+    a, b, c = y * dz - z * dy, z * dx - x * dz, x * dy - y * dx
+    across = np.sqrt(a * a + b * b + c * c) * inverse
+    return along * half + across * sine, across * half - along * sine, along
+
+
+@compiled(inline=True)
 def _weight(x, y, z, distance, radius, row):
     """Largest weight of the gaze over a sphere at x, y, z from the eye (kernels/lod_reference.py)."""
-    gx, gy, gz = row[g.DIRECTION], row[g.DIRECTION + 1], row[g.DIRECTION + 2]
     inner, outer, edge, behind = row[g.INNER], row[g.OUTER], row[g.EDGE], row[g.BEHIND]
     inverse = _ONE / most(distance, _TINY)
-    along = (x * gx + y * gy + z * gz) * inverse
-    a, b, c = y * gz - z * gy, z * gx - x * gz, x * gy - y * gx
-    across = np.sqrt(a * a + b * b + c * c) * inverse
     half = np.sqrt(most((distance - radius) * (distance + radius), _ZERO)) * inverse
     sine = radius * inverse
-    cos, sin = along * half + across * sine, across * half - along * sine
+    cos, sin, along = _nearest(x, y, z, inverse, half, sine, row, g.DIRECTION)
     ahead, back = sin * sin / (_ONE + most(cos, _ZERO)), _ONE - cos
     away = ahead if cos > _ZERO else back
     away = _ZERO if distance <= radius else away
@@ -39,7 +45,14 @@ def _weight(x, y, z, distance, radius, row):
     inside = most(_ONE - row[g.FALL] * (away - inner), edge)
     outside = most(edge - row[g.DROP] * (away - outer), behind)
     weight = inside if away <= outer else outside
-    return _ONE if away <= inner else weight
+    weight = _ONE if away <= inner else weight
+    first, _, _ = _nearest(x, y, z, inverse, half, sine, row, g.SIDES)
+    second, _, _ = _nearest(x, y, z, inverse, half, sine, row, g.SIDES + 3)
+    third, _, _ = _nearest(x, y, z, inverse, half, sine, row, g.SIDES + 6)
+    fourth, _, _ = _nearest(x, y, z, inverse, half, sine, row, g.SIDES + 9)
+    lowest = least(least(least(first, second), least(third, fourth)), _ZERO)
+    lowest = _ZERO if distance <= radius else lowest
+    return weight * most(_ONE + row[g.SLOPE] * lowest, row[g.BEYOND])
 
 
 @compiled(inline=True)
@@ -117,7 +130,8 @@ def read_clusters(
     """
     constants = (
         row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10], row[11], row[12],
-        row[13],
+        row[13], row[14], row[15], row[16], row[17], row[18], row[19], row[20], row[21], row[22], row[23], row[24],
+        row[25], row[26], row[27],
     )  # fmt: skip
     for thread in prange(len(gains_out)):
         own, listed = gains_out[thread], np.empty(CLUSTER + 1, dtype=np.uint8)

@@ -71,6 +71,18 @@ def test_blending_is_found_in_the_machine_code(measured: list[dict]) -> None:
         assert 8.0 < cost["per_pixel"] <= budgets.PARITY + budgets.DEPTH
 
 
+def test_a_profile_costs_less_than_two_fifths_more(measured: list[dict]) -> None:
+    """It has two exponentials a pixel, so that what is counted for each is half of it."""
+    blends = {name: [] for name in ("PROFILED True", "PROFILED False")}
+    for row in measured:
+        for name, found in blends.items():
+            if row["kernel"].startswith("blend_kernel[PARITY True, HALF False, DEPTH True") and name in row["kernel"]:
+                found.append(row["measured"]["per_pixel"])
+    profiled, plain = (blends[f"PROFILED {value}"] for value in (True, False))
+    assert len(profiled) == len(budgets.CAPABILITIES)
+    assert max(plain) < 2 * min(profiled) and 2 * max(profiled) < 1.4 * min(plain)
+
+
 def test_the_bound_of_the_way_back_counts_what_its_loop_takes(measured: list[dict]) -> None:
     loops = [
         row["measured"]["per_pixel"]

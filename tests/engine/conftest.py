@@ -65,9 +65,21 @@ def oracles() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def lod_trees() -> ModuleType:
+def stored_trees() -> ModuleType:
     """The module beside this file."""
-    return _beside("lod_trees")
+    return _beside("stored_trees")
+
+
+@pytest.fixture(scope="session")
+def page_server() -> ModuleType:
+    """The module beside this file."""
+    return _beside("page_server")
+
+
+@pytest.fixture(scope="session")
+def lod_pools() -> ModuleType:
+    """The module beside this file."""
+    return _beside("lod_pools")
 
 
 def _beside(name: str) -> ModuleType:

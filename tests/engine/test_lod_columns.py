@@ -1,6 +1,7 @@
 """A page as bytes and back: no value is off by more than half a step."""
 
 import dataclasses
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from lyra.engine.errors import InputError
 from lyra.engine.formats.loss import errors
+from lyra.engine.formats.registry import load
 from lyra.engine.lod.columns import (
     CODE_VALUES,
     NO_LINK,
@@ -20,7 +22,10 @@ from lyra.engine.lod.columns import (
     ranges_of,
     unpack,
 )
-from lyra.engine.scene.gaussians import Gaussians
+from lyra.engine.renderer import render
+from lyra.engine.scene.camera import load_cameras
+from lyra.engine.scene.gaussians import Gaussians, merge
+from lyra.engine.scene.morton import morton_order
 
 
 def through(scene: Gaussians) -> Gaussians:
@@ -39,8 +44,8 @@ def through(scene: Gaussians) -> Gaussians:
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
-def test_half_a_step(lod_trees: ModuleType, degree: int) -> None:
-    scene = lod_trees.scene_of(3000, degree)
+def test_half_a_step(stored_trees: ModuleType, degree: int) -> None:
+    scene = stored_trees.scene_of(3000, degree)
     back = through(scene)
     found = errors(scene, back)
     span = float((scene.means.amax(dim=0) - scene.means.amin(dim=0)).max())
@@ -57,8 +62,8 @@ def test_half_a_step(lod_trees: ModuleType, degree: int) -> None:
             assert abs(float(away.mean())) <= 0.02 * step  # rounded without a bias
 
 
-def test_ends_of_every_range(lod_trees: ModuleType) -> None:
-    scene = lod_trees.scene_of(6, 1)
+def test_ends_of_every_range(stored_trees: ModuleType) -> None:
+    scene = stored_trees.scene_of(6, 1)
     scene.scales[0], scene.scales[1], scene.scales[2] = 0, 1e-20, 1e20
     scene.opacities[:] = torch.tensor([0, 1, 1.5, 999, 1024, 0.5])
     scene.quats[:5] = torch.tensor(
@@ -76,8 +81,8 @@ def test_ends_of_every_range(lod_trees: ModuleType) -> None:
     assert errors(scene, back)["rotation"]["max"] <= 0.25
 
 
-def test_one_node_and_nodes_in_one_place(lod_trees: ModuleType) -> None:
-    for scene in (lod_trees.scene_of(1, 2), lod_trees.scene_of(5, 0)):
+def test_one_node_and_nodes_in_one_place(stored_trees: ModuleType) -> None:
+    for scene in (stored_trees.scene_of(1, 2), stored_trees.scene_of(5, 0)):
         scene.means[:] = scene.means[0].clone()
         scene.scales[:] = 0.25
         back = through(scene)
@@ -85,8 +90,8 @@ def test_one_node_and_nodes_in_one_place(lod_trees: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("field, value", [("means", 1e38), ("means", -1e38), ("scales", 1e38)])
-def test_beyond_every_range(lod_trees: ModuleType, field: str, value: float) -> None:
-    scene = lod_trees.scene_of(4, 0)
+def test_beyond_every_range(stored_trees: ModuleType, field: str, value: float) -> None:
+    scene = stored_trees.scene_of(4, 0)
     far = dataclasses.replace(scene, **{field: torch.full((4, 3), value)})
     with pytest.raises(InputError, match="1e.38 is beyond the 1e.37 of .lyra: scale or crop"):
         ranges_of(far)
@@ -108,3 +113,13 @@ def test_codes_grow_by_a_thousandth() -> None:
     values = CODE_VALUES.astype(np.float64)
     assert values[0] == 0 and values[1] == 2.0**-32 and len(values) == 65536
     assert (values[2:] / values[1:-1] > 1.0001).all() and (values[2:] / values[1:-1] < 1.001).all()
+
+
+def test_pictures_of_a_real_scene(shared: Path) -> None:
+    """Harmonics of degree 2 in 8 bits; 57 dB measured."""
+    scene = load(shared / "scenes" / "playbot")
+    scene = scene.select(morton_order(scene.means))
+    back = merge([through(scene.select(slice(at, at + 65536))) for at in range(0, len(scene), 65536)])
+    for camera in load_cameras(shared / "golden" / "playbot.json"):
+        first, second = (render(one, camera, backend="cpu").rgb for one in (scene, back))
+        assert float(-10 * (first - second).square().mean().log10()) > 54

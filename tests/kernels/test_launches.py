@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from lyra.engine.renderer import Renderer
 from lyra.engine.scene.camera import Camera
 from lyra.engine.scene.gaussians import Gaussians
 from lyra.kernels.gpu.composite import CHUNK
+from lyra.kernels.lod import cut, interpolate
 from lyra.kernels.options import Options
 from lyra.kernels.rasterize import rasterize
 
@@ -117,3 +119,18 @@ def test_a_frame_without_room_is_right_and_the_next_finds_room(make_view, make_s
     second = renderer.render(as_camera(view))
     assert next(iter(renderer._frames.values())).capacity == int(1.5 * wanted)
     torch.testing.assert_close(second.rgb, expected.rgb, rtol=0, atol=1e-6)
+
+
+@interpreted
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_cut_waits_for_nothing(lod_trees: ModuleType, kept: bool) -> None:
+    nodes, roots = lod_trees.forest([lod_trees.random_tree(300, 0)])
+    options = {"budget": 60, "near": 0.1, "gaze": lod_trees.random_gaze(1), "backend": "triton"}
+    last = cut(nodes, roots, torch.zeros(3), **options).threshold if kept else None
+    with counting() as (launches, waits):
+        found = cut(nodes, roots, torch.zeros(3), previous=last, **options)
+        interpolate(nodes, found.ids, found.t, backend="triton")
+    assert waits.count == 0
+    digits = {"split_kernel": 5, "choose_kernel": 6, "count_drawn_kernel": 1, "write_drawn_kernel": 1}
+    blends = {"blend_nodes_kernel": 1, "blend_colors_kernel": 1}
+    assert launches == Counter({"read_kernel": 1 + kept, "settle_kernel": int(kept), **digits, **blends})

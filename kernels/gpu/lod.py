@@ -1,0 +1,292 @@
+"""The cut in Triton: everything stays on the GPU, for any budget the same launches.
+
+`read_kernel`, one program a cluster, skips it by its bound or finds its view errors, whose bits are the keys of nodes
+that may be expanded, and adds what expanding them gives to a histogram. With the last threshold it reads clusters that
+reach 95 % of that, and `settle_kernel` says whether this is enough; a second launch reads the others, and returns at
+once where it is. `choose_kernel`, a single program, finds the bin of the first node that does not fit; `split_kernel`
+splits that bin, by the key's next digits and then by the index's, so that equal errors are told apart. Children of
+expanded nodes are walked by `count_drawn_kernel` and `write_drawn_kernel`. Bytes: 20 a cluster, 28 a node of those
+read, and of the keys a few passes where they are high.
+Constexpr: GAZED; LOWER, whether there is a last threshold; AGAIN, the second launch; SHIFT, BINS, BY_INDEX, the digit.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import constants as c
+from ..lod import Nodes
+from .lod_errors import FLOOR, node_error, view_error
+
+CLUSTER = tl.constexpr(c.CLUSTER)
+LAST_KEY = tl.constexpr(2**31 - 1)
+LARGEST = tl.constexpr(0x7F7FFFFF)  # the key of the largest finite error
+TRANSITION = tl.constexpr(c.TRANSITION)
+LOWER_GUESS = tl.constexpr(0.95)  # of the last threshold
+UP = tl.constexpr(1.0001)  # pays for the rounding of a node's error and of its cluster's bound
+
+DIGITS = ((18, 1 << 13), (9, 1 << 9), (0, 1 << 9))  # of 31 bits: shift and bins
+FIRST_SHIFT, FIRST_BINS = tl.constexpr(DIGITS[0][0]), tl.constexpr(DIGITS[0][1])
+
+# What the launches of a cut hand on. A node is expanded if its key is above KEY, or equal and LAST_KEY - index is above
+# LAST, the complement of an index; while digits are looked for, those not yet known are 0.
+STATE = 4
+STATUS, KEY, LAST, ROOM = (tl.constexpr(i) for i in range(STATE))
+READ_MORE, SEARCH, SETTLED = (tl.constexpr(i) for i in range(3))
+
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": True}
+CHOOSE = {"num_warps": 8, "enable_fp_fusion": True}
+
+
+@triton.jit
+def _bits(value):
+    """Floats of 0 and above keep their order as integers."""
+    return value.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def read_kernel(
+    means, radii, errors, children, counts, bounds, largest,  # [m, 3] [m] [m] [m] [m] [clusters, 4] [clusters]
+    row, previous, state,  # [14] [] [STATE]
+    # out:
+    keys_out, tops_out, gains_out,  # [m] [clusters] [FIRST_BINS + 1], the last above the last threshold
+    GAZED: tl.constexpr, LOWER: tl.constexpr, AGAIN: tl.constexpr,
+):  # fmt: skip
+    cluster = tl.program_id(0).to(tl.int64)
+    if AGAIN:
+        if tl.load(state + STATUS) != READ_MORE:
+            return
+        if tl.load(tops_out + cluster) >= 0:
+            return
+    floor = tl.load(row + FLOOR)
+    low = floor
+    if LOWER:
+        low = tl.maximum(tl.load(previous) * LOWER_GUESS, floor)
+    bound = bounds + cluster * 4
+    x, y, z, radius = tl.load(bound), tl.load(bound + 1), tl.load(bound + 2), tl.load(bound + 3)
+    if view_error(x, y, z, radius, tl.load(largest + cluster), row, GAZED) * UP < low:
+        tl.store(tops_out + cluster, -1)
+        return
+    i = cluster * CLUSTER + tl.arange(0, CLUSTER)
+    able = tl.load(children + i) >= 0
+    value = node_error(i, able, means, radii, errors, row, GAZED)
+    key = tl.where(able & (value > floor), _bits(value), 0)
+    tl.store(keys_out + i, key)
+    tl.store(tops_out + cluster, tl.max(key, axis=0))
+    gain = tl.load(counts + i, mask=key > 0, other=1) - 1
+    tl.atomic_add(gains_out + (key >> FIRST_SHIFT), gain, mask=gain > 0, sem="relaxed")
+    if LOWER:
+        above = tl.sum(tl.where(key > _bits(tl.maximum(tl.load(previous), floor)), gain, 0), axis=0)
+        tl.atomic_add(gains_out + FIRST_BINS, above, mask=above > 0, sem="relaxed")
+
+
+@triton.jit
+def settle_kernel(
+    gains, row, previous,  # [FIRST_BINS + 1] [14] []
+    # out:
+    state,  # [STATE]
+    room, enough, most,  # nodes that may be added; the last threshold is kept if it adds so many, and no more
+    BINS: tl.constexpr, SHIFT: tl.constexpr,
+):  # fmt: skip
+    """After reading down to a guess: whether the last threshold is kept, or else the one looked for has been read."""
+    bins, floor, last = tl.arange(0, BINS), tl.load(row + FLOOR), tl.load(previous)
+    added = tl.load(gains + BINS)
+    read = bins > (_bits(tl.maximum(last * LOWER_GUESS, floor)) >> SHIFT)  # bins of which nothing is missing
+    if (added >= enough) & (added <= most):
+        tl.store(state + STATUS, SETTLED)
+        tl.store(state + KEY, _bits(tl.maximum(last, floor)))
+        tl.store(state + LAST, LAST_KEY)
+    elif tl.sum(tl.load(gains + bins, mask=read, other=0), axis=0) > room:
+        tl.store(state + STATUS, SEARCH)
+
+
+@triton.jit
+def choose_kernel(
+    gains, row,  # [BINS] [14]
+    # out:
+    state,  # [STATE]
+    room,
+    FIRST: tl.constexpr, BY_INDEX: tl.constexpr, SHIFT: tl.constexpr, BINS: tl.constexpr,
+):  # fmt: skip
+    """The next digit of the first node that does not fit, or that all nodes fit."""
+    if tl.load(state + STATUS) == SETTLED:
+        return
+    if not FIRST:
+        room = tl.load(state + ROOM)
+    bins = tl.arange(0, BINS)
+    totals = tl.cumsum(tl.load(gains + (BINS - 1 - bins)), axis=0)  # from the highest bin on
+    if tl.max(totals, axis=0) <= room:
+        tl.store(state + STATUS, SETTLED)
+        tl.store(state + KEY, _bits(tl.load(row + FLOOR)))
+        tl.store(state + LAST, LAST_KEY)
+    else:
+        tl.store(state + STATUS, SEARCH)
+        tl.store(state + ROOM, room - tl.max(tl.where(totals > room, 0, totals), axis=0))
+        digit = BINS - 1 - tl.min(tl.where(totals > room, bins, BINS), axis=0)
+        where = state + (LAST if BY_INDEX else KEY)
+        tl.store(where, tl.load(where) | (digit << SHIFT))
+
+
+@triton.jit
+def split_kernel(
+    keys, tops, counts, state,  # [m] [clusters] [m] [STATE]
+    # out:
+    gains_out,  # [BINS]
+    BY_INDEX: tl.constexpr, SHIFT: tl.constexpr, BINS: tl.constexpr,
+):  # fmt: skip
+    """Gains by the next digit, of nodes whose digits so far are those of the first that does not fit."""
+    cluster = tl.program_id(0).to(tl.int64)
+    known = tl.load(state + KEY)
+    if (tl.load(state + STATUS) == SETTLED) | (tl.load(tops + cluster) < known):
+        return
+    i = cluster * CLUSTER + tl.arange(0, CLUSTER)
+    key = tl.load(keys + i)
+    if BY_INDEX:
+        rank = (-i + LAST_KEY).to(tl.int32)
+        alike = (key == known) & (rank // BINS >> SHIFT == tl.load(state + LAST) // BINS >> SHIFT)
+    else:
+        rank = key
+        alike = key // BINS >> SHIFT == known // BINS >> SHIFT
+    gain = tl.load(counts + i, mask=alike, other=1) - 1
+    tl.atomic_add(gains_out + ((rank >> SHIFT) & (BINS - 1)), gain, mask=gain > 0, sem="relaxed")
+
+
+@triton.jit
+def _groups(
+    roots, keys, tops, children, counts, key_cut, last, root_count, root_blocks,
+    CLUSTER: tl.constexpr,
+):  # fmt: skip
+    """Of each lane: first node and number of siblings that its expanded node gives to the cut, and its view error.
+
+    The first programs are about roots, each alone and below an error larger than any; the others about clusters.
+    """
+    block, lane = tl.program_id(0).to(tl.int64), tl.arange(0, CLUSTER)
+    if block < root_blocks:
+        mask = block * CLUSTER + lane < root_count
+        first = tl.load(roots + block * CLUSTER + lane, mask=mask, other=0)
+        count, key = mask.to(tl.int32), tl.full((CLUSTER,), LARGEST, tl.int32)
+    else:
+        i = (block - root_blocks) * CLUSTER + lane
+        key = tl.load(keys + i, mask=tl.load(tops + i // CLUSTER) >= key_cut, other=0)
+        mask = _is_expanded(i, key, key_cut, last)
+        first, count = tl.load(children + i, mask=mask, other=0), tl.load(counts + i, mask=mask, other=0)
+    return first, count, key.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _is_expanded(i, key, key_cut, last):
+    return (key > key_cut) | ((key == key_cut) & (-i + LAST_KEY > last))
+
+
+@triton.jit
+def _is_drawn(i, mask, keys, tops, key_cut, last, CLUSTER: tl.constexpr):
+    """Whether children of expanded nodes are not expanded themselves."""
+    read = mask & (tl.load(tops + i // CLUSTER, mask=mask, other=-1) >= key_cut)
+    return mask & ~_is_expanded(i, tl.load(keys + i, mask=read, other=0), key_cut, last)
+
+
+@triton.jit
+def count_drawn_kernel(
+    roots, keys, tops, children, counts, state,  # [s] [m] [clusters] [m] [m] [STATE]
+    # out:
+    given_out,  # [root blocks + clusters] nodes that each block of roots, or cluster of parents, gives to the cut
+    root_count, root_blocks,
+    CLUSTER: tl.constexpr,
+):  # fmt: skip
+    key_cut, last = tl.load(state + KEY), tl.load(state + LAST)
+    first, count, _ = _groups(
+        roots, keys, tops, children, counts, key_cut, last, root_count, root_blocks, CLUSTER
+    )  # fmt: skip
+    drawn = tl.zeros((CLUSTER,), tl.int32)
+    for k in range(tl.max(count, axis=0)):
+        drawn += _is_drawn(first + k, k < count, keys, tops, key_cut, last, CLUSTER).to(tl.int32)
+    tl.store(given_out + tl.program_id(0), tl.sum(drawn, axis=0))
+
+
+@triton.jit
+def write_drawn_kernel(
+    roots, keys, tops, means, radii, errors, children, counts, row, state,
+    ends,  # [root blocks + clusters] running total of what is given
+    # out:
+    ids_out, t_out, errors_out,  # [capacity]
+    root_count, root_blocks, capacity,
+    GAZED: tl.constexpr, CLUSTER: tl.constexpr,
+):  # fmt: skip
+    """The drawn nodes, in order; t as in `lod.cut`."""
+    block = tl.program_id(0)
+    start = tl.load(ends + block - 1, mask=block > 0, other=0)
+    if tl.load(ends + block) == start:
+        return
+    key_cut, last = tl.load(state + KEY), tl.load(state + LAST)
+    first, count, above = _groups(
+        roots, keys, tops, children, counts, key_cut, last, root_count, root_blocks, CLUSTER
+    )  # fmt: skip
+    most = tl.max(count, axis=0)
+    drawn = tl.zeros((CLUSTER,), tl.int32)
+    for k in range(most):
+        drawn += _is_drawn(first + k, k < count, keys, tops, key_cut, last, CLUSTER).to(tl.int32)
+    place = start + tl.cumsum(drawn, axis=0) - drawn
+    threshold = key_cut.to(tl.float32, bitcast=True)
+    for k in range(most):
+        i = first + k
+        mask = _is_drawn(i, k < count, keys, tops, key_cut, last, CLUSTER)
+        own = node_error(i, mask, means, radii, errors, row, GAZED)
+        begin = tl.maximum(above / TRANSITION, own)
+        arriving = (above < TRANSITION * threshold) & (above > begin)
+        t = (above - threshold) / tl.where(arriving, above - begin, 1.0)
+        t = tl.where(arriving, tl.minimum(tl.maximum(t, 0.0), 1.0), 1.0)
+        fits = mask & (place < capacity)  # a hierarchy that breaks the rules may give too many
+        tl.store(ids_out + place, i, mask=fits)
+        tl.store(errors_out + place, own, mask=fits)
+        tl.store(t_out + place, t, mask=fits)
+        place += mask.to(tl.int32)
+
+
+def _find(nodes: Nodes, row: Tensor, gazed: bool, budget: int, roots: int, previous: Tensor | None):
+    """Keys and largest keys of clusters, and the state that says which nodes are expanded."""
+    device, clusters, m = row.device, len(nodes.cluster_errors), len(nodes.means)
+    sizes = [STATE, DIGITS[0][1] + 1, *(bins for _, bins in (*DIGITS[1:], *DIGITS))]
+    state, first, *finer = torch.zeros(sum(sizes), dtype=torch.int32, device=device).split(sizes)
+    keys = torch.empty(m, dtype=torch.int32, device=device)
+    tops = torch.full((clusters,), -1, dtype=torch.int32, device=device)
+    room = max(budget - roots, 0)
+    read = nodes.means, nodes.radii, nodes.errors, nodes.children, nodes.counts, nodes.cluster_bounds
+    read = *read, nodes.cluster_errors, row
+    shift, bins = DIGITS[0]
+    if previous is not None:
+        previous = previous.to(device, non_blocking=True)
+        outputs, form = (state, keys, tops, first), {"GAZED": gazed, "AGAIN": False, "LOWER": True}
+        read_kernel[(clusters,)](*read, previous, *outputs, **form, **LAUNCH)
+        enough = -(-99 * budget // 100) - roots
+        settle_kernel[(1,)](
+            first, row, previous, state, room, enough, budget - roots, BINS=bins, SHIFT=shift, **CHOOSE
+        )  # fmt: skip
+    form = {"GAZED": gazed, "AGAIN": previous is not None, "LOWER": False}
+    read_kernel[(clusters,)](*read, None, state, keys, tops, first, **form, **LAUNCH)
+    choose_kernel[(1,)](first, row, state, room, FIRST=True, BY_INDEX=False, SHIFT=shift, BINS=bins, **CHOOSE)
+    digits = [(False, *digit) for digit in DIGITS[1:]] + [(True, *digit) for digit in DIGITS]
+    for gains, (by_index, shift, bins) in zip(finer, digits, strict=True):
+        form = {"BY_INDEX": by_index, "SHIFT": shift, "BINS": bins}
+        split_kernel[(clusters,)](keys, tops, nodes.counts, state, gains, **form, **LAUNCH)
+        choose_kernel[(1,)](gains, row, state, room, FIRST=False, **form, **CHOOSE)
+    return keys, tops, state
+
+
+def cut(
+    nodes: Nodes, roots: Tensor, row: Tensor, gazed: bool, budget: int, previous: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The fields of `lod.Cut`; `row` is that of kernels/gaze.py."""
+    keys, tops, state = _find(nodes, row, gazed, budget, len(roots), previous)
+    blocks, capacity, device = triton.cdiv(len(roots), c.CLUSTER), max(budget, len(roots)), row.device
+    given = torch.empty(blocks + len(tops), dtype=torch.int32, device=device)
+    form, sizes = {"CLUSTER": c.CLUSTER, **LAUNCH}, (len(roots), blocks)
+    count_drawn_kernel[(len(given),)](roots, keys, tops, nodes.children, nodes.counts, state, given, *sizes, **form)
+    ends = given.cumsum(0, dtype=torch.int32)
+    ids = torch.full((capacity,), -1, dtype=torch.int32, device=device)
+    t, errors = torch.ones(capacity, device=device), torch.zeros(capacity, device=device)
+    write_drawn_kernel[(len(given),)](
+        roots, keys, tops, nodes.means, nodes.radii, nodes.errors, nodes.children, nodes.counts, row, state, ends,
+        ids, t, errors, *sizes, capacity, GAZED=gazed, **form,
+    )  # fmt: skip
+    return ids, t, errors, ends[-1].clamp(max=capacity), state[KEY.value].view(torch.float32)

@@ -1,0 +1,351 @@
+"""The cut against a best-first heap, and what it promises, on random hierarchies and cameras."""
+
+import itertools
+import math
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from lyra.kernels import lod_reference as reference
+from lyra.kernels.constants import TRANSITION
+from lyra.kernels.gaze import FLOOR, Gaze, pack_eye
+from lyra.kernels.lod import Cut, Drawn, Nodes, cut, interpolate
+
+SEEDS = range(16)
+BUDGETS = (1, 9, 60, 250, 1000)
+SHARE_MOVED = (
+    0.02  # (0.009 is seen) of the drawn nodes that a camera's step by a thousandth of the scene's radius may change
+)
+
+
+class Case(NamedTuple):
+    nodes: Nodes
+    roots: Tensor
+    eye: Tensor
+    gaze: Gaze | None
+    near: float
+
+    def cut(self, budget: int, backend: str = "cpu", **options) -> Cut:
+        options = {"gaze": self.gaze, "near": self.near} | options
+        return cut(self.nodes, self.roots, options.pop("eye", self.eye), budget=budget, backend=backend, **options)
+
+    def row(self, floor: float = 0.0) -> Tensor:
+        return pack_eye(self.eye, self.gaze, self.near, floor)
+
+    def errors(self) -> Tensor:
+        """[m] float32 view errors."""
+        return reference.view_errors(self.nodes, self.row(), self.gaze is not None)
+
+
+def make_case(trees: ModuleType, seed: int) -> Case:
+    """One to three scenes, every other pool out of order, every fourth with pages missing."""
+    size = (1, 12, 300, 900, 1500)[seed % 5]
+    scenes = [
+        trees.random_tree(size, 10 * seed + k, ties=seed % 3 == 0, place=(0.0, 50.0, 1e4)[k])
+        for k in range(1 + seed % 3)
+    ]
+    nodes, roots = trees.forest(scenes)
+    if seed % 2:
+        nodes, roots = trees.shuffle_groups(nodes, roots, seed)
+    if seed % 4 == 1:
+        nodes = trees.drop_children(nodes, roots, 0.1, seed)
+    near = 1e-3 * max(float(scene.radii[0]) for scene in scenes) + 1e-6
+    return Case(nodes, roots, trees.random_eye(scenes[0], seed), trees.random_gaze(seed), near)
+
+
+@pytest.fixture(params=SEEDS)
+def case(lod_trees: ModuleType, request: pytest.FixtureRequest) -> Case:
+    return make_case(lod_trees, request.param)
+
+
+def same(a: Cut, b: Cut) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_cut_is_that_of_the_heap(lod_trees: ModuleType, case: Case, backend: str) -> None:
+    errors = case.errors()
+    for budget in BUDGETS:
+        found = case.cut(budget, backend)
+        drawn, threshold = lod_trees.heap_cut(case.nodes, case.roots, errors, budget, float(case.row()[FLOOR]))
+        assert len(found.ids) == int(found.number) == len(drawn) and set(found.ids.tolist()) == drawn
+        assert float(found.threshold) == threshold
+        assert torch.equal(found.errors, errors[found.ids.long()])
+
+
+def test_backends_agree_to_the_last_bit(case: Case) -> None:
+    for budget in BUDGETS:
+        first = case.cut(budget, "reference")
+        for previous in (None, first.threshold, first.threshold * 0.999, first.threshold * 3):
+            expected, found = (case.cut(budget, backend, previous=previous) for backend in ("reference", "cpu"))
+            assert same(found, expected)
+
+
+def test_every_leaf_is_covered_once_within_the_budget(lod_trees: ModuleType, case: Case) -> None:
+    for budget in BUDGETS:
+        for floor in (0.0, 0.05):
+            found = case.cut(budget, floor=floor)
+            lod_trees.covered(case.nodes, case.roots, found.ids)
+            assert len(found.ids) <= max(budget, len(case.roots))
+            all_fit = float(found.threshold) == float(case.row(floor)[FLOOR])
+            assert all_fit or len(found.ids) > budget - lod_trees.largest_group(case.nodes)
+            able = case.nodes.children[found.ids.long()] >= 0
+            assert float(found.errors[able].amax() if able.any() else 0.0) <= float(found.threshold)
+
+
+def test_the_order_is_that_of_the_pool(case: Case) -> None:
+    found = case.cut(1000)
+    parents = case.nodes.parents[found.ids.long()]
+    own = int((parents < 0).sum())
+    places = parents.long() * len(case.nodes.means) + found.ids.long()
+    assert not (parents[:own] >= 0).any() and bool((places[own:].diff() > 0).all())
+
+
+def test_more_budget_never_means_more_error(case: Case) -> None:
+    cuts = [case.cut(budget) for budget in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987)]
+    for less, more in itertools.pairwise(cuts):
+        assert float(more.errors.max()) <= float(less.errors.max())
+        assert float(more.threshold) <= float(less.threshold) and len(more.ids) >= len(less.ids)
+
+
+def test_t_is_its_formula(case: Case) -> None:
+    errors = case.errors().double()
+    for budget in BUDGETS:
+        found = case.cut(budget)
+        ids, threshold = found.ids.long(), float(found.threshold)
+        parents = case.nodes.parents[ids].long()
+        for i, parent, t in zip(ids.tolist(), parents.tolist(), found.t.tolist(), strict=True):
+            expected, slack = 1.0, 1e-6
+            if parent >= 0 and errors[parent] < TRANSITION * threshold:
+                start = max(float(errors[parent]) / TRANSITION, float(errors[i]))
+                width = float(errors[parent]) - start
+                expected = min(max((float(errors[parent]) - threshold) / width, 0.0), 1.0)
+                slack = 3e-7 * float(errors[parent]) / width
+            assert 0 <= t <= 1 and t == pytest.approx(expected, abs=slack)
+
+
+def test_view_errors_are_their_formula(case: Case) -> None:
+    """In float64 and with arcs: the nearest direction to a sphere is its centre's, less asin(radius / distance)."""
+    nodes = case.nodes
+    towards = nodes.means.double() - case.eye.double()
+    distance, radii = towards.norm(dim=1), nodes.radii.double()
+    weight = torch.ones_like(distance)
+    if case.gaze is not None:
+        gaze = case.gaze
+        direction = torch.tensor(gaze.direction, dtype=torch.float64)
+        direction /= direction.norm()
+        away = torch.atan2(torch.linalg.cross(towards, direction.expand_as(towards)).norm(dim=1), towards @ direction)
+        away = (away - (radii / distance).clamp(max=1).asin()).clamp(min=0)
+        cos = torch.where(distance <= radii, 1.0, away.cos())
+        high, low = math.cos(gaze.inner), math.cos(gaze.outer)
+        near = gaze.edge + (1 - gaze.edge) * (cos - low) / (high - low)
+        far = gaze.behind + (gaze.edge - gaze.behind) * (cos + 1) / (low + 1) if low > -1 else near
+        weight = torch.where(cos >= high, 1.0, torch.where(cos >= low, near, far))
+        side = torch.ones_like(weight)
+        for normal in gaze.sides:  # the angle above the plane of the sphere's highest point
+            height = (towards @ torch.tensor(normal, dtype=torch.float64) / math.hypot(*normal) / distance).asin()
+            above = (height + (radii / distance).clamp(max=1).asin()).clamp(max=0)
+            ramp = (1 + (1 - gaze.beyond) * above.sin() / math.sin(gaze.margin)).clamp(min=gaze.beyond)
+            side = torch.minimum(side, torch.where(distance <= radii, 1.0, ramp))
+        weight = weight * side
+    expected = nodes.errors.double() * weight / (distance - radii).clamp(min=case.near)
+    # Where the eye is next to a surface, float32 knows the distance to it to some 3e-7 of that to the centre only.
+    inner = nodes.errors > 0
+    sure = inner & ((distance - radii).abs() > 1e-3 * distance)
+    assert sure.sum() >= 0.8 * inner.sum() - 1
+    torch.testing.assert_close(case.errors()[sure].double(), expected[sure], rtol=1e-3, atol=0)
+    assert not case.errors()[~inner].any()
+
+
+@pytest.mark.parametrize("seed", range(18))
+def test_no_child_has_more_error_than_its_parent(lod_trees: ModuleType, seed: int) -> None:
+    """The eye at surfaces of spheres, in and beside the cone of a gaze: there float32 is at its worst."""
+    tree = lod_trees.random_tree(600, seed, place=(0.0, 10.0, 1e4)[seed % 3])
+    nodes, _ = lod_trees.forest([tree])
+    generator = torch.Generator().manual_seed(seed)
+    parents = nodes.parents.long()
+    linked = (parents >= 0) & (nodes.errors > 0)
+    for _ in range(12):
+        node = int(torch.randint(len(tree), (1,), generator=generator))
+        direction = torch.nn.functional.normalize(torch.randn(3, generator=generator), dim=0)
+        reach = float(torch.rand(1, generator=generator)) * 3e-6
+        eye = nodes.means[node] + direction * (float(nodes.radii[node]) + reach * float(tree.radii[0]))
+        x, y, z = torch.randn(3, generator=generator).tolist()
+        steep = Gaze((x, y, z), inner=0.05, outer=0.1, edge=0.3, behind=0.02)
+        for gaze in (None, Gaze((x, y, z)), steep):
+            row = pack_eye(eye, gaze, 1e-3 * float(tree.radii[0]), 0.0)
+            errors = reference.view_errors(nodes, row, gaze is not None)
+            assert bool((errors[parents[linked]] > errors[linked]).all())
+
+
+def test_a_threshold_that_still_fills_the_budget_is_kept(lod_trees: ModuleType) -> None:
+    kept = refused = 0
+    for case in (make_case(lod_trees, seed) for seed in (2, 3, 4, 7, 9, 13)):
+        errors, gains, floor = case.errors(), case.nodes.counts - 1, case.row()[FLOOR]
+        able = (case.nodes.children >= 0) & (errors > floor)
+        for budget in (60, 400, 700):
+            plain = case.cut(budget)
+            for factor in (0.5, 0.995, 1.0, 1.005, 1.05):
+                last = torch.maximum(plain.threshold * factor, floor)
+                count = len(case.roots) + int(gains[able & (errors > last)].sum())
+                found = case.cut(budget, previous=last)
+                if 0.99 * budget <= count <= budget:
+                    assert len(found.ids) == count and torch.equal(found.threshold, last)
+                    kept += 1
+                else:
+                    assert same(found, plain)
+                    refused += 1
+    assert kept > 10 < refused
+
+
+def test_the_same_input_gives_the_same_cut(case: Case) -> None:
+    for previous in (None, torch.tensor(0.3)):
+        first, again = (case.cut(250, previous=previous) for _ in range(2))
+        assert same(first, again)
+    # A still camera: the threshold of a frame gives that frame again.
+    assert same(case.cut(250, previous=case.cut(250).threshold), case.cut(250))
+
+
+def test_a_small_step_changes_few_nodes(lod_trees: ModuleType) -> None:
+    worst = 0.0
+    for seed in range(6):
+        tree = lod_trees.random_tree(6000, seed)
+        nodes, roots = lod_trees.forest([tree])
+        radius = float(tree.radii[0])
+        generator = torch.Generator().manual_seed(seed)
+        eye = nodes.means[0] + radius * 0.5 * torch.randn(3, generator=generator)
+        step = 1e-3 * radius * torch.nn.functional.normalize(torch.randn(3, generator=generator), dim=0)
+        last = None
+        cuts = []
+        for k in range(4):
+            found = cut(nodes, roots, eye + k * step, budget=1000, near=1e-3 * radius, previous=last)
+            cuts.append(set(found.ids.tolist()))
+            last = found.threshold
+        for before, after in itertools.pairwise(cuts):
+            worst = max(worst, len(after - before) / len(after))
+    assert worst <= SHARE_MOVED
+
+
+def test_roots_are_drawn_whatever_the_budget(lod_trees: ModuleType) -> None:
+    nodes, roots = lod_trees.forest([lod_trees.random_tree(50, seed) for seed in range(5)])
+    for backend in ("cpu", "reference"):
+        found = cut(nodes, roots, torch.zeros(3), budget=3, near=0.01, backend=backend)
+        assert torch.equal(found.ids, roots) and (found.t == 1).all()
+
+
+def test_what_is_not_resident_is_not_expanded(lod_trees: ModuleType) -> None:
+    nodes, roots = lod_trees.forest([lod_trees.random_tree(900, 5)])
+    sparse = lod_trees.drop_children(nodes, roots, 0.2, 0)
+    assert (sparse.children >= 0).sum() < (nodes.children >= 0).sum()
+    found = cut(sparse, roots, nodes.means[0], budget=10**6, near=1e-3)
+    ids = found.ids.long()
+    waiting = sparse.counts[ids] > 0
+    assert waiting.any() and (sparse.children[ids] < 0).all() and (found.errors[waiting] > 0).all()
+
+
+@pytest.mark.parametrize("sh", [1, 4, 9, 16])
+def test_interpolation_is_its_formula(lod_trees: ModuleType, sh: int) -> None:
+    nodes, roots = lod_trees.forest([lod_trees.random_tree(500, sh, sh=sh), lod_trees.random_tree(200, 7 + sh, sh=sh)])
+    nodes = nodes._replace(quats=nodes.quats * torch.linspace(0.1, 9, len(nodes.quats))[:, None])
+    found = cut(nodes, roots, nodes.means[3], budget=300, near=0.1)
+    drawn = interpolate(nodes, found.ids, found.t, backend="cpu")
+    assert (found.t < 1).sum() > 20 < (found.t == 1).sum()
+    ids, parents = found.ids.long(), nodes.parents[found.ids.long()].long()
+    close = {"rtol": 1e-5, "atol": 1e-5, "check_dtype": False}
+    for name in ("means", "scales", "opacities", "sh"):
+        own, above = getattr(nodes, name)[ids].double(), getattr(nodes, name)[parents].double()
+        t = found.t.double().view(-1, *[1] * (own.dim() - 1))
+        torch.testing.assert_close(getattr(drawn, name), torch.where(t < 1, above + t * (own - above), own), **close)
+    t, parents = found.t.double(), torch.where(found.t < 1, parents, ids)
+    torch.testing.assert_close(drawn.exponents, torch.where(t < 1, t + (1 - t) / nodes.counts[parents], 1), **close)
+    own, above = (torch.nn.functional.normalize(nodes.quats[index].double(), dim=1) for index in (ids, parents))
+    above = above * (own * above).sum(dim=1, keepdim=True).sign()
+    expected = torch.nn.functional.normalize(t[:, None] * own + (1 - t[:, None]) * above, dim=1)
+    torch.testing.assert_close(torch.nn.functional.normalize(drawn.quats, dim=1), expected, **close)
+    for a, b in zip(drawn, interpolate(nodes, found.ids, found.t, backend="reference"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_interpolation_writes_to_given_buffers_and_no_further(lod_trees: ModuleType) -> None:
+    nodes, roots = lod_trees.forest([lod_trees.random_tree(500, 0)])
+    found = cut(nodes, roots, nodes.means[0], budget=100, near=0.1)
+    count = len(found.ids)
+    expected = interpolate(nodes, found.ids, found.t)
+    for backend in ("cpu", "reference"):
+        out = Drawn(*(torch.full((count + 9, *tensor.shape[1:]), torch.nan) for tensor in expected))
+        drawn = interpolate(nodes, found.ids, found.t, out=out, backend=backend)
+        for given, rows, values in zip(out, drawn, expected, strict=True):
+            assert rows.data_ptr() == given.data_ptr()
+            torch.testing.assert_close(rows, values, rtol=1e-6, atol=1e-6)
+            assert given[count:].isnan().all()
+    with pytest.raises(ValueError, match=rf"out.scales is \[3, 3\] torch.float32 on cpu, expected \[{count}, 3\]"):
+        interpolate(nodes, found.ids, found.t, out=out._replace(scales=torch.zeros(3, 3)))
+
+
+def test_at_t_0_there_is_the_parent_and_at_1_the_node(lod_trees: ModuleType) -> None:
+    nodes, _ = lod_trees.forest([lod_trees.random_tree(500, 0, sh=4)])
+    ids = (nodes.parents >= 0).nonzero()[:, 0].int()
+    parents = nodes.parents[ids.long()].long()
+    for t, index in ((0.0, parents), (1.0, ids.long())):
+        drawn = interpolate(nodes, ids, torch.full((len(ids),), t))
+        for name in ("means", "scales", "opacities", "sh"):
+            assert torch.equal(getattr(drawn, name), getattr(nodes, name)[index])
+        alike = (drawn.quats * nodes.quats[index]).sum(dim=1).abs()
+        torch.testing.assert_close(alike, torch.ones_like(alike))
+        assert torch.equal(drawn.exponents, torch.ones(len(ids)) if t else 1 / nodes.counts[parents])
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"budget": 0}, "budget is 0, expected a number of splats, 1 to"),
+        ({"budget": 2.5}, "budget is 2.5"),
+        ({"near": 0.0}, "near is 0.0: give world units, above 0"),
+        ({"floor": -1.0}, "floor is -1.0: give a view error, 0 or more"),
+        ({"eye": torch.tensor([0.0, math.nan, 0.0])}, "eye is .*, expected finite numbers"),
+        ({"eye": torch.zeros(2)}, r"eye has shape \[2\], expected \[3\]"),
+        ({"previous": torch.zeros(1)}, r"previous is \[1\] torch.float32 on cpu, expected the threshold"),
+        ({"roots": torch.zeros(1)}, r"roots is \[1\] torch.float32 on cpu, expected \[s\] torch.int32"),
+        ({"backend": "magic"}, "backend 'magic' is unknown"),
+        ({"rows": 255}, "nodes has 255 rows, expected a multiple of 256"),
+        ({"counts": torch.zeros(256)}, r"nodes.counts is \[256\] torch.float32 on cpu, expected \[256\] torch.int32"),
+    ],
+)
+def test_what_cannot_be_cut_is_told_in_one_line(lod_trees: ModuleType, options: dict, said: str) -> None:
+    nodes, roots = lod_trees.forest([lod_trees.random_tree(20, 0)])
+    if "rows" in options:
+        rows = options.pop("rows")
+        nodes = Nodes(*(tensor[:rows] for tensor in nodes))
+    if "counts" in options:
+        nodes = nodes._replace(counts=options.pop("counts"))
+    arguments = {"roots": roots, "eye": torch.zeros(3), "budget": 10, "near": 0.1} | options
+    with pytest.raises(ValueError, match=said) as caught:
+        cut(nodes, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"direction": (0.0, 0.0, 0.0)}, "direction is"),
+        ({"direction": (1.0, 0.0)}, "direction is"),
+        ({"inner": 2.0}, "inner, outer are 2.0"),
+        ({"edge": 0.1}, "behind, edge are 0.2, 0.1"),
+        ({"behind": 0.0}, "behind, edge are 0.0"),
+        (
+            {"inner": 1.0, "outer": 1.0},
+            r"the weight falls from 1 to 0.4 within 0.0 rad, more than 320 of itself a radian",
+        ),
+        ({"sides": ((0.0, 0.0, 0.0),)}, "a side is"),
+        ({"sides": ((1.0, 0.0, 0.0),) * 5}, "5 sides, expected up to 4"),
+        ({"margin": 0.0}, "margin, beyond are 0.0"),
+        ({"beyond": 0.01}, "beyond a side the weight falls to 0.01 within 0.05 rad, more than 320 of"),
+        ({"behind": 1e-4}, "the weight falls from 0.4 to 0.0001, more than 320 of itself a radian: raise behind"),
+    ],
+)
+def test_a_gaze_that_tears_is_refused(options: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Gaze(**{"direction": (0.0, 0.0, 1.0)} | options)
