@@ -71,12 +71,12 @@ def assert_leaves(tree: Tree, scene: Gaussians) -> None:
     assert np.array_equal(*(row[np.lexsort(row.T)] for row in rows))
 
 
-def test_a_tree_keeps_rules_moments_and_leaves(lod_trees: ModuleType, options: BuildOptions) -> None:
-    scene = lod_trees.scene_of(1500, degree=2)
+def test_a_tree_keeps_rules_moments_and_leaves(stored_trees: ModuleType, options: BuildOptions) -> None:
+    scene = stored_trees.scene_of(1500, degree=2)
     told: list[tuple[int, int]] = []
     tree = build_tree(scene, options, progress=lambda *done: told.append(done))
     check(tree)
-    lod_trees.assert_rules(tree)
+    stored_trees.assert_rules(tree)
     assert_moments(tree)
     assert_leaves(tree, scene)
     assert len(tree) < 2 * len(scene) and tree.gaussians.opacities.max() > 1
@@ -84,9 +84,9 @@ def test_a_tree_keeps_rules_moments_and_leaves(lod_trees: ModuleType, options: B
 
 
 def test_the_same_scene_gives_the_same_tree_on_any_number_of_cores(
-    lod_trees: ModuleType, options: BuildOptions
+    stored_trees: ModuleType, options: BuildOptions
 ) -> None:
-    scene = lod_trees.scene_of(3000)
+    scene = stored_trees.scene_of(3000)
     one = build_tree(scene, options)
     before = numba.get_num_threads()
     numba.set_num_threads(1)
@@ -128,7 +128,7 @@ DEGENERATE = {
 
 
 @pytest.mark.parametrize("name", DEGENERATE)
-def test_degenerate_scenes(name: str, options: BuildOptions, tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_degenerate_scenes(name: str, options: BuildOptions, tmp_path: Path, stored_trees: ModuleType) -> None:
     """Whole, and in chunks of at most seven."""
     scene = DEGENERATE[name]
     tree = build_tree(scene, options)
@@ -138,7 +138,7 @@ def test_degenerate_scenes(name: str, options: BuildOptions, tmp_path: Path, lod
     for chunk in (1000, 7):
         write_scene(scene, path, BuildOptions(options.quality, 0, chunk), Labels())
         with open_store(path) as store:
-            lod_trees.assert_rules(lod_trees.whole(store))
+            stored_trees.assert_rules(stored_trees.whole(store))
         back = load(path)
         assert len(back) == len(scene)
         order = [part.means.double().numpy() @ (1, 1e-3, 1e-6) for part in (scene, back)]

@@ -15,9 +15,9 @@ from lyra.engine.lod.tree import Tree, check, parents_of
 from lyra.engine.scene.gaussians import Gaussians
 
 
-def levels_of(lod_trees: ModuleType, *counts: int) -> list[Gaussians]:
+def levels_of(stored_trees: ModuleType, *counts: int) -> list[Gaussians]:
     """Level by level other splats of one cube; the SH tell a splat's level and number."""
-    levels = [lod_trees.scene_of(n, degree=0, seed=i) for i, n in enumerate(counts)]
+    levels = [stored_trees.scene_of(n, degree=0, seed=i) for i, n in enumerate(counts)]
     for i, level in enumerate(levels):
         level.sh[:, 0, 0], level.sh[:, 0, 1] = i, torch.arange(len(level)).float()
     return levels
@@ -28,12 +28,12 @@ def numbers(tree: Tree) -> tuple[np.ndarray, np.ndarray]:
     return tuple(tree.gaussians.sh[:, 0, :2].long().numpy().T)
 
 
-def test_a_parent_is_the_nearest_splat_of_the_next_level(lod_trees: ModuleType) -> None:
-    levels = levels_of(lod_trees, 900, 300, 60)
+def test_a_parent_is_the_nearest_splat_of_the_next_level(stored_trees: ModuleType) -> None:
+    levels = levels_of(stored_trees, 900, 300, 60)
     told: list[tuple[int, int]] = []
     tree = tree_of_levels(levels, progress=lambda *done: told.append(done))
     check(tree)
-    lod_trees.assert_rules(tree)
+    stored_trees.assert_rules(tree)
     assert told == sorted(told) and told[-1] == (1260, 1260)
     level, number = numbers(tree)
     leaves = tree.counts.numpy() == 0
@@ -57,8 +57,8 @@ def test_a_parent_is_the_nearest_splat_of_the_next_level(lod_trees: ModuleType) 
             assert torch.equal(tree.gaussians.tensors()[name][nodes], tensor[number[nodes]]), name
 
 
-def test_large_families_are_parted(lod_trees: ModuleType) -> None:
-    levels = levels_of(lod_trees, 2000, 2)
+def test_large_families_are_parted(stored_trees: ModuleType) -> None:
+    levels = levels_of(stored_trees, 2000, 2)
     levels[1].means[1] = levels[1].means[0] + 1e3
     tree = tree_of_levels(levels)
     check(tree)
@@ -69,8 +69,8 @@ def test_large_families_are_parted(lod_trees: ModuleType) -> None:
 @pytest.mark.parametrize(
     "counts", [(5,), (1, 1), (1, 3), (3, 5, 2), (40, 40, 40)], ids=lambda counts: "-".join(map(str, counts))
 )
-def test_levels_that_do_not_shrink(counts: tuple[int, ...], lod_trees: ModuleType) -> None:
-    levels = levels_of(lod_trees, *counts)
+def test_levels_that_do_not_shrink(counts: tuple[int, ...], stored_trees: ModuleType) -> None:
+    levels = levels_of(stored_trees, *counts)
     tree = tree_of_levels(levels)
     check(tree)
     level, number = numbers(tree)
@@ -78,8 +78,8 @@ def test_levels_that_do_not_shrink(counts: tuple[int, ...], lod_trees: ModuleTyp
     assert (level[leaves] == 0).all() and sorted(number[leaves]) == list(range(counts[0]))
 
 
-def test_levels_of_one_place_and_other_harmonics(lod_trees: ModuleType) -> None:
-    levels = [lod_trees.scene_of(n, degree=degree) for n, degree in ((500, 1), (100, 2))]
+def test_levels_of_one_place_and_other_harmonics(stored_trees: ModuleType) -> None:
+    levels = [stored_trees.scene_of(n, degree=degree) for n, degree in ((500, 1), (100, 2))]
     for level in levels:
         level.means[:] = 1
     tree = tree_of_levels(levels)

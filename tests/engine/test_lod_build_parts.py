@@ -14,7 +14,7 @@ from lyra.engine.lod.build import BuildOptions
 from lyra.engine.lod.chunks import divide, divided
 from lyra.engine.lod.layout import Labels
 from lyra.engine.lod.parts import write_division, write_scene
-from lyra.engine.lod.store import open_store
+from lyra.engine.lod.store import Store, open_store
 from lyra.engine.lod.work import Work
 from lyra.engine.scene.gaussians import Gaussians, merge
 from lyra.engine.scene.morton import morton_codes
@@ -33,11 +33,11 @@ def sorted_by_means(scene: Gaussians) -> Gaussians:
 
 @pytest.mark.parametrize("sample", [1 << 22, 128])
 def test_chunks_are_runs_of_the_curve(
-    sample: int, tmp_path: Path, lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch
+    sample: int, tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "SAMPLE", sample)
     monkeypatch.setattr("lyra.engine.formats.format.BLOCK", 700)
-    scene = lod_trees.scene_of(5000, degree=1)
+    scene = stored_trees.scene_of(5000, degree=1)
     division = divide(scene, tmp_path, CHUNK)
     assert divided(tmp_path) == division
     read = [division.read(piece) for piece in division.pieces()]
@@ -53,9 +53,9 @@ def test_chunks_are_runs_of_the_curve(
         assert places == sorted(places)
 
 
-def test_what_is_at_one_point_is_cut_too(tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_what_is_at_one_point_is_cut_too(tmp_path: Path, stored_trees: ModuleType) -> None:
     """Where Morton's curve cannot tell splats apart: a heap, seen from very far away."""
-    scene = lod_trees.scene_of(2000)
+    scene = stored_trees.scene_of(2000)
     scene.means[:] = scene.means * 1e-9
     scene.means[0] = 1e6
     division = divide(scene, tmp_path, CHUNK)
@@ -63,8 +63,8 @@ def test_what_is_at_one_point_is_cut_too(tmp_path: Path, lod_trees: ModuleType) 
     assert max(map(len, read)) <= CHUNK and sum(map(len, read)) == 2000
 
 
-def test_invalid_splats_are_left_out(tmp_path: Path, lod_trees: ModuleType) -> None:
-    scene = lod_trees.scene_of(1000)
+def test_invalid_splats_are_left_out(tmp_path: Path, stored_trees: ModuleType) -> None:
+    scene = stored_trees.scene_of(1000)
     scene.means[3, 1], scene.scales[500, 0] = float("nan"), -1.0
     with pytest.warns(UserWarning, match="dropped 2 of 1000 splats: NaN, Inf or out of range"):
         division = divide(scene, tmp_path, CHUNK)
@@ -74,17 +74,35 @@ def test_invalid_splats_are_left_out(tmp_path: Path, lod_trees: ModuleType) -> N
         divide(scene, tmp_path, CHUNK)
 
 
+def assert_spheres(store: Store) -> None:
+    """A page's sphere holds those of all nodes from which it hangs, and its error is their largest."""
+    pages = [store.decode(page, store.read(page)) for page in range(len(store))]
+    for number, entry in enumerate(store.directory[1:], 1):
+        page = pages[entry["parent"]]
+        above = (page.children >> 16) == number - int(entry["parent"])
+        away = (page.gaussians.means[above].double() - torch.from_numpy(entry["centre"].astype(float))).norm(dim=1)
+        assert bool(above.any()) and float((away + page.radii[above]).max()) <= float(entry["radius"]) * (1 + 1e-6)
+        assert float(page.errors[above].max()) == float(entry["error"])
+
+
 @pytest.mark.parametrize("quality", [False, True])
-def test_the_leaves_of_a_file_in_chunks_are_the_scene(quality: bool, tmp_path: Path, lod_trees: ModuleType) -> None:
-    scene, path = lod_trees.scene_of(2500, degree=2), tmp_path / "a.lyra"
+@pytest.mark.parametrize("kept", [1, 400, 1 << 16])
+def test_the_leaves_of_a_file_in_chunks_are_the_scene(
+    kept: int, quality: bool, tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many nodes of the chunks go to the first page: their roots, some, all."""
+    monkeypatch.setattr(parts, "CAPACITY", kept)
+    scene, path = stored_trees.scene_of(2500, degree=2), tmp_path / "a.lyra"
     told: list[tuple[int, int]] = []
     options = BuildOptions(quality, 0, CHUNK)
     write_scene(scene, path, options, Labels(), progress=lambda *done: told.append(done))
     assert told == sorted(told) and told[-1] == (2500, 2500)
     assert [file.name for file in tmp_path.iterdir()] == ["a.lyra"]
     with open_store(path) as store:
-        lod_trees.assert_rules(lod_trees.whole(store))
-        assert len(store) > 9
+        stored_trees.assert_rules(stored_trees.whole(store))
+        assert_spheres(store)
+        first = int(store.directory["nodes"][0])
+        assert len(store) == 1 if kept == 1 << 16 else len(store) > 9 and kept / 2 < first <= max(kept, 30)
     back = load(path)
     nearest = torch.cdist(scene.means.double(), back.means.double()).argmin(dim=1)
     assert (nearest.bincount(minlength=2500) == 1).all()
@@ -95,9 +113,9 @@ def test_the_leaves_of_a_file_in_chunks_are_the_scene(quality: bool, tmp_path: P
     torch.testing.assert_close(found.sh, scene.sh, rtol=1e-3, atol=8e-3)
 
 
-def test_small_scenes_are_built_whole(tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_small_scenes_are_built_whole(tmp_path: Path, stored_trees: ModuleType) -> None:
     """The file does not depend on the size of a chunk that is not reached."""
-    scene = lod_trees.scene_of(600)
+    scene = stored_trees.scene_of(600)
     for name, chunk in (("a", 600), ("b", 1 << 20)):
         write_scene(scene, tmp_path / name, BuildOptions(chunk=chunk), Labels())
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -107,8 +125,9 @@ class Stopped(Exception):
     """As if the process were killed."""
 
 
-def test_stopped_work_goes_on(tmp_path: Path, lod_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene, options = lod_trees.scene_of(2500), OPTIONS
+def test_stopped_work_goes_on(tmp_path: Path, stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "CAPACITY", 300)
+    scene, options = stored_trees.scene_of(2500), OPTIONS
     write_scene(scene, tmp_path / "a.lyra", options, Labels())
     work = Work(tmp_path / "b.lyra", {"key": 1})
     assert (work.found, work.division()) == ("nothing", None)
@@ -135,7 +154,7 @@ def test_stopped_work_goes_on(tmp_path: Path, lod_trees: ModuleType, monkeypatch
             with (work.folder / "pages").open("ab") as stream:
                 stream.write(b"half a page")  # it was killed while it wrote the next
             (work.folder / f"part-{work.parts:06d}.npz").write_bytes(b"half a record")
-    assert tries > 2 and sum(built) == sum(count > 1 for _, _, count in division.pieces())
+    assert tries > 2 and sum(built) == len(division.pieces())
     work.finish()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.lyra", "b.lyra"]
     assert (tmp_path / "a.lyra").read_bytes() == (tmp_path / "b.lyra").read_bytes()
@@ -154,8 +173,8 @@ def test_other_work_is_told_apart(tmp_path: Path) -> None:
         Work(tmp_path / "b.lyra", {})
 
 
-def test_damaged_chunks_are_told(tmp_path: Path, lod_trees: ModuleType) -> None:
-    division = divide(lod_trees.scene_of(1000), tmp_path, CHUNK)
+def test_damaged_chunks_are_told(tmp_path: Path, stored_trees: ModuleType) -> None:
+    division = divide(stored_trees.scene_of(1000), tmp_path, CHUNK)
     file = tmp_path / "chunk-000001"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(InputError, match="chunk-000001: truncated, delete .* and begin anew"):
@@ -163,10 +182,10 @@ def test_damaged_chunks_are_told(tmp_path: Path, lod_trees: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.ply", "a.compressed.ply", "a.spz", "a.sog", "a.glb", "a.splat"])
-def test_readers_write_where_they_are_told(name: str, tmp_path: Path, lod_trees: ModuleType) -> None:
+def test_readers_write_where_they_are_told(name: str, tmp_path: Path, stored_trees: ModuleType) -> None:
     from lyra.engine.formats.format import Reading
 
-    save(lod_trees.scene_of(1000, degree=1), tmp_path / name)
+    save(stored_trees.scene_of(1000, degree=1), tmp_path / name)
     work = Work(tmp_path / "b.lyra", {})
     work.begin()
     mapped = load(tmp_path / name, Reading(allocate=work.allocate, progress=lambda done, total: work.release()))
