@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -90,7 +89,8 @@ def test_a_gaze_is_the_picture_of_the_cameras() -> None:
     gaze = gaze_of([CAMERA])
     assert gaze is not None and len(gaze.sides) == 4
     rotation = CAMERA.world_to_camera[:3, :3]
-    for x, y, inside in ((1, 24, True), (74, 24, True), (-2, 24, False), (77, 24, False), (37, 1, True), (37, 51, False)):
+    places = ((1, 24, True), (74, 24, True), (-2, 24, False), (77, 24, False), (37, 1, True), (37, 51, False))
+    for x, y, inside in places:
         ray = rotation.T @ torch.tensor([(x - CAMERA.cx) / CAMERA.fx, (y - CAMERA.cy) / CAMERA.fy, 1.0]).double()
         assert all(ray @ torch.tensor(side).double() >= 0 for side in gaze.sides) == inside
     turned = look_at((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), width=75, height=49)
