@@ -22,6 +22,7 @@ from .tree import Tree
 
 CAPACITY = 1 << 16  # nodes of a page
 FAN = 8  # pages that share out the frontier of one, about
+ROOT = np.zeros(1, np.int32), np.ones(1, np.int32)  # as a group of siblings
 SPARE = 1 / 64  # of a page is not planned with, for groups do not part
 
 
@@ -33,36 +34,53 @@ class Pages(NamedTuple):
     parents: np.ndarray  # [p] int32, the page with the parents of a page's topmost groups; -1 for the first
 
 
-def paginate(tree: Tree, *, root: bool = True) -> Pages:
+def crown(tree: Tree, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The top of a tree: at most so many nodes, from the root down, the children of the largest error first.
+
+    Returns:
+        Its nodes [m] int32 ascending, the root at least, and those of them [f] that have children outside.
+    """
+    heap, (members, frontier) = np.empty(most, np.int64), np.empty((2, most), np.int32)
+    filled, left = fill_page(*ROOT, *_links(tree), heap, members, frontier)
+    return np.sort(members[:filled]), np.sort(frontier[:left])
+
+
+def paginate(tree: Tree, below: np.ndarray | None = None) -> Pages:
     """Divide a tree into pages.
 
     Args:
-        root: False leaves the root out: it is kept as a leaf of another tree, and the first page begins with its
-            children.
+        below: [f] int32 ascending, the frontier of its `crown`, which is left out, kept in another tree: pages begin
+            with the children of these nodes.
 
     Returns:
         Groups of siblings are in one page, in consecutive slots; a parent is in the same page in an earlier slot, or in
-        the page's parent. Page 0 has the root.
+        the page's parent. Page 0 has the root. With `below`, several pages may have no parent.
     """
-    children, counts = (np.ascontiguousarray(part.cpu().numpy()) for part in (tree.children, tree.counts))
-    errors = np.abs(tree.errors.detach().cpu().numpy()).view(np.int32)  # no -0
+    children, counts, errors = _links(tree)
     sizes = np.empty(len(children), np.int64)
     count_descendants(children, counts, sizes)
     heap = np.empty(CAPACITY, np.int64)
     members, frontier = np.empty(CAPACITY, np.int32), np.empty(CAPACITY, np.int32)
 
-    parts, parents = [], []
-    top = (np.zeros(1, np.int32), np.ones(1, np.int32)) if root else (children[:1], counts[:1])
-    waiting = deque([(-1, *top)])
+    parts, parents = [np.empty(0, np.int32)], []
+    waiting = deque([(-1, *ROOT)])
+    if below is not None:
+        waiting = deque((-1, children[run], counts[run]) for run in _runs(below, sizes, counts))
     while waiting:
         parent, starts, lengths = waiting.popleft()
         filled, left = fill_page(starts, lengths, children, counts, errors, heap, members, frontier)
         for run in _runs(np.sort(frontier[:left]), sizes, counts):
-            waiting.append((len(parts), children[run], counts[run]))
+            waiting.append((len(parents), children[run], counts[run]))
         parts.append(np.sort(members[:filled]))
         parents.append(parent)
-    ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
+    ends = np.cumsum([*map(len, parts)], dtype=np.int64)
     return Pages(np.concatenate(parts), ends, np.array(parents, np.int32))
+
+
+def _links(tree: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Children, counts, and the bits of errors [n] int32."""
+    children, counts = (np.ascontiguousarray(part.cpu().numpy()) for part in (tree.children, tree.counts))
+    return children, counts, np.abs(tree.errors.detach().cpu().numpy()).view(np.int32)  # no -0
 
 
 def _runs(frontier: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:

@@ -20,6 +20,8 @@ from .chunks import Division, divide
 from .encoded import Part
 from .growing import Growing
 from .layout import Labels
+from .pages import CAPACITY
+from .tree import Tree
 from .writer import StoreWriter, write_store
 
 REACH = 4.0  # diagonals of the scene that the root's sphere may have as its radius
@@ -58,27 +60,23 @@ def write_division(
     """
     total, done = sum(division.counts), 0
     pieces = division.pieces()
+    keep = max(1, CAPACITY // len(pieces) - 1)  # so that all that is kept, and the tree above it, fit the first page
     with StoreWriter(path, radius=REACH * division.diagonal, labels=labels, folder=division.folder) as writer:
-        ready, several = len(writer.parts), 0
-        for piece in pieces:
-            count = piece[2]
-            several += count > 1
-            if count > 1 and several > ready:
+        ready = len(writer.parts)
+        for number, piece in enumerate(pieces):
+            if number >= ready:
                 tree = build_tree(
                     division.read(piece), options, progress=lambda part, _, before=done: progress(before + part, total)
                 )
-                writer.add(tree)
-            progress(done := done + count, total)
-        parts = iter(writer.parts)
-        hanging = [next(parts) if count > 1 else division.read((file, start, 1)) for file, start, count in pieces]
-        writer.finish(*_top(hanging, options))
+                writer.add(tree, keep=keep)
+            progress(done := done + piece[2], total)
+        writer.finish(*_top(writer.parts, options))
 
 
-def _top(hanging: list[Part | Gaussians], options: BuildOptions) -> tuple:
-    """The tree above parts and single splats, and the part at each leaf that is one."""
-    roots = [one.root if isinstance(one, Part) else one for one in hanging]
-    errors = np.array([one.error if isinstance(one, Part) else 0 for one in hanging], np.float32)
-    growing = Growing(merge(roots), errors=errors)
+def _top(parts: list[Part], options: BuildOptions) -> tuple[Tree, dict[int, Part]]:
+    """The tree above parts, and the part at each of its leaves."""
+    roots = merge([part.crown.gaussians.select(slice(0, 1)) for part in parts])
+    growing = Growing(roots, errors=np.array([float(part.crown.errors[0]) for part in parts], np.float32))
     grow(growing, np.arange(growing.count), dataclasses.replace(options, views=0))
     top, leaves = numbered(growing)
-    return top, {int(leaf): one for leaf, one in zip(leaves, hanging, strict=True) if isinstance(one, Part)}
+    return top, {int(leaf): part for leaf, part in zip(leaves, parts, strict=True)}

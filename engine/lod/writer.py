@@ -21,14 +21,15 @@ from ..files import cause, check_writable, replacing
 from ..formats.format import Progress, no_progress
 from ..scene.gaussians import Gaussians
 from .columns import CODE_VALUES
-from .encoded import Part, encode_tree, entries_of, part_entries, payload
+from .encoded import Grafted, Hangs, Part, encode_tree, entries_of, graft, hangs_of, links_of, part_entries, payload
 from .layout import HEADER, PAGES_LIMIT, Header, Labels, Metadata, header_bytes, metadata_bytes
-from .pages import paginate
+from .pages import crown, paginate
 from .tree import Tree
 
 MARGIN = 1.05  # that the root's radius may grow by in the first try
 PLAIN = Labels()
 WAITING = "pages"  # of a folder
+LINKS = ("children", "counts", "errors", "radii")
 
 
 def write_store(path: Path, tree: Tree, labels: Labels = PLAIN, *, progress: Progress = no_progress) -> None:
@@ -42,7 +43,7 @@ def write_store(path: Path, tree: Tree, labels: Labels = PLAIN, *, progress: Pro
         InputError: the file cannot be written, or a number of the tree is beyond what .lyra holds.
     """
     reach = MARGIN * float(tree.radii[0])
-    while (radius := _write_top(path, tree, {}, None, reach, labels, progress)) is not None:
+    while (radius := _write_top(path, Grafted(tree, [], []), None, reach, labels, progress)) is not None:
         reach = MARGIN * radius
 
 
@@ -87,34 +88,29 @@ class StoreWriter:
     def __exit__(self, *_: object) -> None:
         self._waiting.close()
 
-    def add(self, subtree: Tree) -> Part:
-        """Write a subtree of at least two nodes. Its root is to be a leaf of the top tree, and is kept there alone.
+    def add(self, subtree: Tree, *, keep: int = 1) -> Part:
+        """Write a subtree. Its root is to be a leaf of the top tree.
+
+        Args:
+            keep: nodes at the top of the subtree, at most, that do not go to its own pages but to those of the top
+                tree. More than the root alone only where all that is kept of all parts fits a page with the top tree.
 
         Raises:
-            InputError: a single node, the disk is full, or a number is beyond what .lyra holds.
+            InputError: the disk is full, or a number is beyond what .lyra holds.
         """
-        if len(subtree.gaussians) < 2:
-            raise InputError("a subtree of one node has no pages: leave it a leaf of the top tree")
-        encoded = encode_tree(self._path, subtree, paginate(subtree, root=False), {}, self._radius)
-        entries = entries_of(encoded, {})
+        nodes, frontier = crown(subtree, keep)
+        encoded = encode_tree(self._path, Grafted(subtree, [], []), paginate(subtree, frontier), self._radius)
+        entries, none = entries_of(encoded), np.zeros(0, np.int64)
+        links = links_of(encoded, none)
         try:
             for page in range(len(entries)):
-                data = payload(encoded, page, np.zeros(len(encoded.means), np.int64), {})
+                data = payload(encoded, page, *links)
                 entries[page]["offset"], entries[page]["crc"] = self._waiting.tell(), zlib.crc32(data)
                 self._waiting.write(data)
         except OSError as error:
             raise InputError(f"{self._path}: {cause(error)}, make room on the disk") from error
-        family = slice(1, 1 + int(subtree.counts[0]))
-        part = Part(
-            id(self),
-            len(self.parts),
-            entries,
-            encoded.tree.gaussians.select(torch.zeros(1, dtype=torch.int64)),  # a copy, which does not hold all others
-            float(subtree.errors[0]),
-            encoded.means[family].copy(),
-            encoded.radius_codes[family].copy(),
-            int(encoded.error_codes[0]),
-        )
+        hangs = hangs_of(encoded, nodes, frontier)
+        part = Part(id(self), len(self.parts), entries, _part_of(encoded.tree, nodes, frontier), hangs)
         if self._folder is not None:
             try:
                 self._waiting.flush()
@@ -130,7 +126,7 @@ class StoreWriter:
         end = 0
         while (part := _read_record(_record(folder, len(self.parts)), id(self))) is not None:
             self.parts.append(part)
-            end = int((part.entries["offset"] + part.entries["bytes"]).max())
+            end = int((part.entries["offset"] + part.entries["bytes"]).max(initial=end))
         self._waiting.truncate(end)
         self._waiting.seek(end)
 
@@ -154,8 +150,8 @@ class StoreWriter:
         for leaf in parts:
             if not 0 <= leaf < len(top.counts) or int(top.counts[leaf]):
                 raise InputError(f"node {leaf} of the top tree is no leaf, but a part stands there: name a leaf")
-        ordered = dict(sorted(parts.items()))
-        radius = _write_top(self._path, top, ordered, self._waiting, self._radius, self._labels, progress)
+        grafted = graft(top, dict(sorted(parts.items())))
+        radius = _write_top(self._path, grafted, self._waiting, self._radius, self._labels, progress)
         if radius is not None:
             told = f"the root's sphere has radius {radius:.6g}, {self._radius:.6g} was promised"
             raise InputError(f"{self._path}: {told}: begin with a larger one")
@@ -165,64 +161,66 @@ def _record(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06d}.npz"
 
 
+def _part_of(tree: Tree, nodes: np.ndarray, frontier: np.ndarray) -> Tree:
+    """Some nodes of a tree, ascending and without gaps in families; those of a frontier are leaves, errors and all."""
+    index = torch.from_numpy(nodes).long()
+    children, counts = tree.children[index].clone(), tree.counts[index].clone()
+    ends = torch.from_numpy(np.searchsorted(nodes, frontier))
+    children[ends], counts[ends] = -1, 0
+    inner = counts > 0
+    children[inner] = torch.from_numpy(np.searchsorted(nodes, children[inner].numpy())).int()
+    return Tree(tree.gaussians.select(index), children, counts, tree.errors[index], tree.radii[index])
+
+
 def _write_record(path: Path, part: Part) -> None:
     """All of a part but its writer and its pages."""
-    values = part._asdict()
-    del values["writer"], values["root"]
-    root = {f"root_{name}": tensor.numpy() for name, tensor in part.root.tensors().items()}
+    tensors = part.crown.gaussians.tensors() | {name: getattr(part.crown, name) for name in LINKS}
+    values = {f"crown_{name}": tensor.numpy() for name, tensor in tensors.items()}
+    values |= {f"hangs_{name}": array for name, array in part.hangs._asdict().items()}
     with replacing(path) as stream:
-        np.savez(stream, allow_pickle=False, **values, **root)
+        np.savez(stream, allow_pickle=False, number=part.number, entries=part.entries, **values)
 
 
 def _read_record(path: Path, writer: int) -> Part | None:
     """The part of a record; None where there is no whole one."""
     try:
         with np.load(path) as values:
-            root = {name.removeprefix("root_"): values[name] for name in values.files if name.startswith("root_")}
-            return Part(
-                writer,
-                int(values["number"]),
-                values["entries"],
-                Gaussians(**{name: torch.from_numpy(value) for name, value in root.items()}),
-                float(values["error"]),
-                values["means"],
-                values["radius_codes"],
-                int(values["error_code"]),
-            )
+            crown = {name[6:]: torch.from_numpy(values[name]) for name in values.files if name.startswith("crown_")}
+            links = [crown.pop(name) for name in LINKS]
+            hangs = Hangs(*(values[f"hangs_{name}"] for name in Hangs._fields))
+            return Part(writer, int(values["number"]), values["entries"], Tree(Gaussians(**crown), *links), hangs)
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return None
 
 
 def _write_top(
     path: Path,
-    tree: Tree,
-    parts: dict[int, Part],
+    grafted: Grafted,
     waiting: BinaryIO | None,
     reach: float,
     labels: Labels,
     progress: Progress,
 ) -> float | None:
     """Write the file; where the root's sphere comes out larger than `reach`, write nothing and return its radius."""
-    encoded = encode_tree(path, tree, paginate(tree), parts, reach)
+    encoded = encode_tree(path, grafted, paginate(grafted.tree), reach)
     radius = float(CODE_VALUES[encoded.radius_codes[0]])
     if radius > reach:
         return radius
-    firsts = np.cumsum([len(encoded.ranges), *(len(part.entries) for part in parts.values())])  # pages of each part
+    firsts = np.cumsum([len(encoded.ranges), *(len(part.entries) for part, _ in grafted.parts)])  # pages of each part
     if firsts[-1] > PAGES_LIMIT:
         raise InputError(f"{path}: {firsts[-1]} pages, {PAGES_LIMIT} are the most: cut the scene into several files")
-    entries = np.concatenate([entries_of(encoded, parts), *part_entries(encoded, parts, firsts)])
-    metadata = metadata_bytes(_metadata(entries, tree.gaussians.sh_degree, labels))
+    entries = np.concatenate([entries_of(encoded), *part_entries(encoded, firsts)])
+    metadata = metadata_bytes(_metadata(entries, grafted.tree.gaussians.sh_degree, labels))
     place = HEADER.size + len(metadata)
     start = place + entries.nbytes
     inner = len(encoded.ranges)
     entries["offset"][inner:] += np.uint64(start + int(entries["bytes"][:inner].sum(dtype=np.int64)))
-    part_pages = np.zeros(len(encoded.means), np.int64)
-    part_pages[list(parts)] = firsts[:-1]
+    links = links_of(encoded, firsts)
     with replacing(path) as stream:
         stream.seek(start)
         done = 0
         for page in range(inner):
-            data = payload(encoded, page, part_pages, parts)
+            data = payload(encoded, page, *links)
             entries[page]["offset"], entries[page]["crc"] = stream.tell(), zlib.crc32(data)
             stream.write(data)
             progress(done := done + int(entries[page]["nodes"]), len(encoded.means))

@@ -222,8 +222,6 @@ def test_parts_in_wrong_places(tree: Tree, tmp_path: Path, stored_trees: ModuleT
                 writer.finish(top, {wrong: part})
         with pytest.raises(InputError, match="a.lyra: the root's sphere has radius .*, 0.1 was promised"):
             other.finish(top, {leaf: foreign})
-        with pytest.raises(InputError, match="a subtree of one node has no pages"):
-            writer.add(stored_trees.merged_tree(stored_trees.scene_of(1, 2)))
     with pytest.raises(InputError, match="give a name in a folder that can be written"):
         StoreWriter(tmp_path / "no" / "a.lyra", radius=1)
     assert not os.listdir(tmp_path)
