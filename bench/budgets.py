@@ -74,7 +74,7 @@ TABLE = (  # a launch has the budget of the first row that covers it; tiles have
     Row("choose_kernel", Cost(80, shared=1024, barriers=7)),
     Row("split_kernel", Cost(32, shared=2048, barriers=5)),
     Row("count_drawn_kernel", Cost(40, shared=16, barriers=3)),
-    Row("write_drawn_kernel", Cost(56, shared=2048, barriers=17)),
+    Row("write_drawn_kernel", Cost(64, shared=2048, barriers=17)),
     Row("blend_nodes_kernel", Cost(40)),
     Row("blend_colors_kernel", Cost(40)),
 )
