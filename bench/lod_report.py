@@ -25,7 +25,7 @@ def print_lod(console: Console, found: dict[str, Any]) -> None:
 def why_no_plot() -> str | None:
     """Why curves cannot be drawn here, and the cure; None where they can."""
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError:
         return "no curves without matplotlib: pip install 'lyra-gs[plot]'"
     return None
@@ -33,7 +33,8 @@ def why_no_plot() -> str | None:
 
 def write_plot(path: Path, found: dict[str, Any]) -> None:
     """Curves of one scene as a PNG: frame time and likeness by budget, popping, and frames through small caches."""
-    from matplotlib.figure import Figure  # not pyplot: no window, no state
+    # Not pyplot: no window, no state.
+    from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
     figure = Figure(SIZE, layout="constrained")
     (times, likeness), (popping, caches) = figure.subplots(2, 2)
