@@ -14,6 +14,7 @@ from PIL import Image
 from lyra.bench import popping
 from lyra.bench.cli import main
 from lyra.bench.lod import SPANS
+from lyra.bench.lod_report import write_plot
 from lyra.bench.lod_store import along
 from lyra.engine.lod import pages
 from lyra.engine.lod.build import build_tree
@@ -41,13 +42,9 @@ def tree(scene: Gaussians) -> Tree:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    pytest.importorskip("matplotlib", reason="the curves take the extra `plot`")
-    folder = tmp_path_factory.mktemp("lod")
-    assert main([*SMALL, "--lod", "--json", str(folder / "a.json")]) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["a.json", "a.png"]
-    with Image.open(folder / "a.png") as picture:
-        assert min(picture.size) > 500 and len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
-    return json.loads((folder / "a.json").read_text())
+    path = tmp_path_factory.mktemp("lod") / "a.json"
+    assert main([*SMALL, "--lod", "--json", str(path)]) == 0
+    return json.loads(path.read_text())
 
 
 def keys(value: Any, path: str = "") -> Iterator[str]:
@@ -99,6 +96,14 @@ def test_figures_hang_together(run: dict[str, Any]) -> None:
     assert store["pages"] >= 1 and store["bytes"] < store["decoded_bytes"]
     assert 0 < store["warm"]["first_seconds"] <= store["warm"]["settled_seconds"]
     assert [len(row["each_frame"]["hits"]) for row in store["caches"]] == [3] * 4
+
+
+def test_curves_are_a_picture(run: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the curves take the extra `plot`")
+    write_plot(tmp_path / "a.png", run["lod"][0])
+    with Image.open(tmp_path / "a.png") as picture:
+        assert min(picture.size) > 500 and len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_without_matplotlib_the_figures_are_written(
