@@ -78,7 +78,7 @@ def test_a_frame_of_a_renderer_waits_for_nothing(make_view, make_scene, monkeypa
     first = renderer.render(cameras)
     frame = next(iter(renderer._frames.values()))
     with counting() as (launches, waits):
-        again = frame.draw(frame.rows.clone(), frame.background.clone(), lambda name: torch.no_grad())
+        again = frame.draw(renderer.drawn, frame.rows.clone(), frame.background.clone(), lambda name: torch.no_grad())
     assert waits.count == 0
     expected = ["project_kernel", "count_kernel", "emit_kernel", "mask_kernel", "blend_kernel", "composite_kernel"]
     assert launches == Counter(expected + ["pack_kernel"] * (kind == "half"))

@@ -37,7 +37,8 @@ class Case(NamedTuple):
 
     def errors(self) -> Tensor:
         """[m] float32 view errors."""
-        return reference.view_errors(self.nodes, self.row(), self.gaze is not None)
+        nodes = self.nodes
+        return reference.view_errors(nodes.means, nodes.radii, nodes.errors, self.row(), self.gaze is not None)
 
 
 def make_case(trees: ModuleType, seed: int) -> Case:
@@ -177,7 +178,7 @@ def test_no_child_has_more_error_than_its_parent(lod_trees: ModuleType, seed: in
         steep = Gaze((x, y, z), inner=0.05, outer=0.1, edge=0.3, behind=0.02)
         for gaze in (None, Gaze((x, y, z)), steep):
             row = pack_eye(eye, gaze, 1e-3 * float(tree.radii[0]), 0.0)
-            errors = reference.view_errors(nodes, row, gaze is not None)
+            errors = reference.view_errors(nodes.means, nodes.radii, nodes.errors, row, gaze is not None)
             assert bool((errors[parents[linked]] > errors[linked]).all())
 
 
