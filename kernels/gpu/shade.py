@@ -20,6 +20,16 @@ ALMOST_ALL = tl.constexpr(-1e-6)  # log2 of the most that a copy covers, so that
 
 
 @triton.jit
+def _pass(weight, after, transmittance, PARITY: tl.constexpr):
+    """Weight of a splat and transmittance behind it; in parity the one that stops a pixel is left out, and marks it."""
+    if PARITY:
+        stays = after > STOP
+        weight = tl.where(stays, weight, 0.0)
+        after = tl.where(stays, after, -tl.abs(transmittance))
+    return weight, after
+
+
+@triton.jit
 def weigh(u, v, log2_opacity, transmittance, PARITY: tl.constexpr):
     """Weight of a splat at offsets in units of its falloff, and the transmittance behind it."""
     power = (log2_opacity - v * v) - u * u
@@ -29,11 +39,7 @@ def weigh(u, v, log2_opacity, transmittance, PARITY: tl.constexpr):
     alpha = tl.where(power >= LOG2_ALPHA_MIN, alpha, 0.0)
     weight = alpha * transmittance
     after = transmittance - weight
-    if PARITY:
-        stays = after > STOP
-        weight = tl.where(stays, weight, 0.0)
-        after = tl.where(stays, after, -tl.abs(transmittance))
-    return weight, after
+    return _pass(weight, after, transmittance, PARITY)
 
 
 @triton.jit
@@ -68,11 +74,7 @@ def weigh_profiled(u, v, profile, transmittance, PARITY: tl.constexpr):
     lets = tl.maximum(tl.exp2(_log2(lets * lets) * exponent), floor)
     after = tl.where(power >= log2_least, transmittance * lets, transmittance)
     weight = transmittance - after
-    if PARITY:
-        stays = after > STOP
-        weight = tl.where(stays, weight, 0.0)
-        after = tl.where(stays, after, -tl.abs(transmittance))
-    return weight, after
+    return _pass(weight, after, transmittance, PARITY)
 
 
 @triton.jit
