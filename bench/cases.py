@@ -26,6 +26,7 @@ class Case:
     gaussians: Gaussians
     cameras: list[Camera]
     rounds: int
+    up: tuple[float, float, float]
 
 
 def count(options: BenchOptions) -> int:
@@ -53,7 +54,7 @@ def _scenes(options: BenchOptions, opening: Opening) -> Iterator[Case]:
         if options.res:
             given = [camera.resized(width, height) for camera in given]
         cameras = given or PATHS[options.path](framing, options.frames, width=width, height=height)
-        yield Case(source, gaussians, cameras, options.frames if given else 1)
+        yield Case(source, gaussians, cameras, options.frames if given else 1, framing.up)
 
 
 def _grid(options: BenchOptions, opening: Opening) -> Iterator[Case]:
@@ -63,9 +64,8 @@ def _grid(options: BenchOptions, opening: Opening) -> Iterator[Case]:
             for distance, radii in DISTANCES.items():
                 seen = replace(framing, radius=framing.radius * radii)
                 width, height = resolution(res)
-                yield Case(
-                    f"{source} {res} {distance}", gaussians, orbit(seen, options.frames, width=width, height=height), 1
-                )
+                cameras = orbit(seen, options.frames, width=width, height=height)
+                yield Case(f"{source} {res} {distance}", gaussians, cameras, 1, framing.up)
 
 
 def _open(source: str, options: BenchOptions, opening: Opening) -> tuple[Gaussians, Framing]:

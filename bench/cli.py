@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -117,32 +118,32 @@ def _compare_all(options: BenchOptions, backend: str, notes: Console, out: Conso
 
 
 def _measure_lod(options: BenchOptions, backend: str, notes: Console, out: Console) -> dict[str, object]:
-    """Level of detail of every case, with curves beside the JSON file."""
-    from . import cases, report
+    """Level of detail of every case, or how it scales, with curves beside the JSON file."""
+    from . import cases, lod_report, report, scaling_report
     from .lod import measure_lod
-    from .lod_report import print_lod, why_no_plot, write_plot
+    from .scaling import measure_scaling
 
-    written = options.json is not None and options.json != "-"
-    if written and (reason := why_no_plot()):
+    if options.scaling:
+        key, show, plot = "scaling", scaling_report.print_scaling, scaling_report.write_scaling_plot
+        measured = partial(measure_scaling, backend=backend, quality=options.quality, warmup=options.warmup)
+    else:
+        key, show, plot = "lod", lod_report.print_lod, lod_report.write_plot
+        measured = partial(
+            measure_lod, backend=backend, quality=options.quality, frames=options.frames, warmup=options.warmup
+        )
+    written, reason = options.json is not None and options.json != "-", lod_report.why_no_plot()
+    if written and reason:
         notes.print(f"lyra-bench: warning: {reason}", markup=False)
     found = []
     for index, case in enumerate(cases.cases(options, _opening(notes))):
         with progress_bar(notes, case.name, "splats") as progress:
-            result = measure_lod(
-                case,
-                backend=backend,
-                quality=options.quality,
-                frames=options.frames,
-                warmup=options.warmup,
-                progress=progress,
-            )
-        found.append(result)
-        print_lod(out, result)
-        if written and not why_no_plot():
+            found.append(measured(case, progress=progress))
+        show(out, found[-1])
+        if written and not reason:
             path = report.numbered(Path(str(options.json)).with_suffix(".png"), index, cases.count(options))
-            write_plot(path, result)
+            plot(path, found[-1])
             notes.print(f"wrote {path}")
-    return {"lod": found}
+    return {key: found}
 
 
 def _check_peer(name: str) -> None:

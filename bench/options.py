@@ -43,6 +43,8 @@ class BenchOptions:
     --json FILE come curves as a .png."""
     quality: bool = False
     """With --lod: build the tree by similarity."""
+    scaling: bool = False
+    """With --lod, and in place of the rest of it: the scene standing 1, 10 and 100 times, drawn with one budget."""
     evidence: bool = False
     """Everything that can be measured on this GPU, written to bench/results or to --json, with a page beside it; with
     --backend cpu, a small trial run."""
@@ -83,6 +85,8 @@ def check_combination(options: BenchOptions) -> None:
         raise InputError(f"--json {options.json} is the name of the curves: give one that ends in .json")
     if options.quality and not options.lod:
         raise InputError("--quality builds the tree of --lod: give both")
+    if options.scaling and not options.lod:
+        raise InputError("--scaling is a part of --lod: give both")
     chosen = {
         "--vs": ("image", "dump") if options.vs else (),
         "--lod": ("vs", "grid", "evidence", "image", "dump") if options.lod else (),

@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
+from torch import Tensor
 
 from ..engine.errors import InputError
 from ..engine.files import cause, read_bytes
@@ -103,19 +104,30 @@ def _arrays(data: bytes) -> NpzFile:
 
 
 def side_by_side(gaussians: Gaussians, framing: Framing, count: int) -> Gaussians:
-    """Copies on a square lattice on the ground round the original, as far apart as most of the scene is wide."""
-    side = math.ceil(math.sqrt(count))
-    cells = [(i - (side - 1) // 2, j - (side - 1) // 2) for i in range(side) for j in range(side)]
-    cells = sorted(cells, key=lambda cell: (cell[0] ** 2 + cell[1] ** 2, cell))[:count]
-    some = gaussians.means[:: max(1, len(gaussians) // 100_000)]
-    low, high = torch.quantile(some, torch.tensor([0.02, 0.98], dtype=some.dtype), dim=0)
-    first, second = (axis for axis in range(3) if axis != int(np.abs(framing.up).argmax()))
-    shifts = torch.zeros(count, 1, 3, dtype=some.dtype)
-    shifts[:, 0, (first, second)] = torch.tensor(cells, dtype=some.dtype) * (high - low)[[first, second]]
-    means = (gaussians.means + shifts).flatten(0, 1)
+    """Copies on the ground round the original, as far apart as most of the scene is wide."""
+    shifts = lattice(framing.up, count) * widths(gaussians)
+    means = (gaussians.means + shifts[:, None].to(gaussians.means)).flatten(0, 1)
     rest = {
         name: tensor.repeat(count, *(1 for _ in tensor.shape[1:]))
         for name, tensor in gaussians.tensors().items()
         if name != "means"
     }
     return Gaussians(means=means, **rest)
+
+
+def lattice(up: tuple[float, float, float], count: int) -> Tensor:
+    """Places [count, 3] of a square lattice on the ground, one apart: the origin, and round it, the nearest first."""
+    side = math.ceil(math.sqrt(count))
+    cells = [(i - (side - 1) // 2, j - (side - 1) // 2) for i in range(side) for j in range(side)]
+    cells = sorted(cells, key=lambda cell: (cell[0] ** 2 + cell[1] ** 2, cell))[:count]
+    first, second = (axis for axis in range(3) if axis != int(np.abs(up).argmax()))
+    places = torch.zeros(count, 3)
+    places[:, (first, second)] = torch.tensor(cells, dtype=torch.float32)
+    return places
+
+
+def widths(gaussians: Gaussians) -> Tensor:
+    """How wide most of a scene is along each axis [3], world units."""
+    some = gaussians.means[:: max(1, len(gaussians) // 100_000)]
+    low, high = torch.quantile(some, torch.tensor([0.02, 0.98], dtype=some.dtype), dim=0)
+    return high - low

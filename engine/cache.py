@@ -46,6 +46,7 @@ class Counters:
     bytes_uploaded: int = 0  # of linked nodes
     host_bytes: int = 0  # held
     device_bytes: int = 0  # of slots with a linked page
+    device_nodes: int = 0  # of linked pages
 
 
 class _Job(NamedTuple):
@@ -180,12 +181,13 @@ class PageCache:
 
     def counters(self) -> Counters:
         """What was done so far."""
-        device = int((self._table.pages >= 0).sum()) * self._pool.slot_bytes
+        linked = self._table.slots >= 0
         now = {
             "failures": self._failures.count,
             "bytes_read": self._host.read,
             "host_bytes": self._host.held,
-            "device_bytes": device,
+            "device_bytes": int(linked.sum()) * self._pool.slot_bytes,
+            "device_nodes": int(self._directories.nodes[linked].sum()),
         }
         return Counters(**self._counts | now)
 

@@ -36,6 +36,7 @@ class Directories:
     pages: [p] int32, its number there.
     parents: [p] int32, where in this list the page is from which it hangs, -1 for the first of a store.
     places: [p] uint64, of its bytes in its file.
+    nodes: [p] int64, how many it has.
     """
 
     def __init__(self, stores: Sequence[Store]) -> None:
@@ -47,6 +48,7 @@ class Directories:
         self.pages = (np.arange(starts[-1]) - starts[self.stores]).astype(np.int32)
         self.parents = np.where(entries["parent"] < 0, -1, entries["parent"] + starts[self.stores]).astype(np.int32)
         self.places = entries["offset"].copy()
+        self.nodes = entries["nodes"].astype(np.int64)
         self._spheres = np.concatenate([entries["centre"], entries["radius"][:, None]], axis=1).ravel()
         self._errors = entries["error"].copy()
 

@@ -6,10 +6,12 @@ waits in the folder of the chunks, so that work that was stopped can go on from 
 
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import InputError
 from ..files import cause
@@ -70,12 +72,19 @@ def write_division(
                 )
                 writer.add(tree, keep=keep)
             progress(done := done + piece[2], total)
-        writer.finish(*_top(writer.parts, options))
+        writer.finish(*top_of(writer.parts, options))
 
 
-def _top(parts: list[Part], options: BuildOptions) -> tuple[Tree, dict[int, Part]]:
-    """The tree above parts, and the part at each of its leaves."""
+def top_of(parts: Sequence[Part], options: BuildOptions, shifts: Tensor | None = None) -> tuple[Tree, dict[int, Part]]:
+    """The tree above parts, and the part at each of its leaves: what `StoreWriter.finish` takes.
+
+    Args:
+        parts: one may stand at several places.
+        shifts: [parts, 3] world units, how far each is moved from where it was added; None: not at all.
+    """
     roots = merge([part.crown.gaussians.select(slice(0, 1)) for part in parts])
+    if shifts is not None:
+        roots = dataclasses.replace(roots, means=roots.means + shifts)
     growing = Growing(roots, errors=np.array([float(part.crown.errors[0]) for part in parts], np.float32))
     grow(growing, np.arange(growing.count), dataclasses.replace(options, views=0))
     top, leaves = numbered(growing)

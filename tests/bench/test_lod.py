@@ -1,10 +1,9 @@
 """`lyra-bench --lod` at a small size: what it writes, that docs/bench.md says so, that its scores mean something."""
 
 import json
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,7 +24,6 @@ from lyra.engine.scene.camera import look_at
 from lyra.engine.scene.gaussians import Gaussians
 from lyra.engine.scene.procedural import generate
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "bench.md"
 SMALL = ["--scene", "procedural:1000", "--res", "75x49", "--frames", "3", "--warmup", "0"]
 CAMERA = look_at((0.3, -1.2, -6.0), (0.0, -0.5, 0.0), width=75, height=49)
 
@@ -47,35 +45,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def keys(value: Any, path: str = "") -> Iterator[str]:
-    """All keys as docs/bench.md writes them."""
-    if isinstance(value, dict):
-        for name, below in value.items():
-            stage = name in SPANS and path.endswith("milliseconds")
-            named = "<stage>" if stage else "<score>" if name in popping.SCORES else name
-            yield from keys(below, f"{path}.{named}" if path else named)
-    elif isinstance(value, list):
-        for below in value or [None]:
-            yield from keys(below, f"{path}[]")
-    else:
-        yield path
-
-
-def documented(*starts: str) -> set[str]:
-    found = re.findall(r"^\| `([^`]+)` \|", DOCS.read_text(), re.MULTILINE)
-    assert len(found) == len(set(found))
-    return {key for key in found if key.startswith(starts)}
-
-
-def test_every_key_of_lod_is_documented(run: dict[str, Any]) -> None:
-    assert set(keys(run)) == documented("machine", "lod")
+def test_every_key_of_lod_is_documented(run: dict[str, Any], json_keys: ModuleType) -> None:
+    assert set(json_keys.keys(run, SPANS, popping.SCORES)) == json_keys.documented("machine", "lod")
     for name in (*SPANS, *popping.SCORES):
-        assert f"`{name}`" in DOCS.read_text()
+        assert f"`{name}`" in json_keys.PAGE
 
 
-def test_every_key_of_the_plain_run_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_key_of_the_plain_run_is_documented(capsys: pytest.CaptureFixture[str], json_keys: ModuleType) -> None:
     assert main([*SMALL, "--json", "-"]) == 0
-    assert set(keys(json.loads(capsys.readouterr().out))) == documented("machine", "scenes")
+    found = json.loads(capsys.readouterr().out)
+    assert set(json_keys.keys(found, SPANS)) == json_keys.documented("machine", "scenes")
 
 
 def test_figures_hang_together(run: dict[str, Any]) -> None:
@@ -124,6 +103,7 @@ def test_without_matplotlib_the_figures_are_written(
         (["--lod", "--vs", "cpu"], "--vs does not go with --lod"),
         (["--lod", "--grid"], "--grid does not go with --lod"),
         (["--quality"], "--quality builds the tree of --lod: give both"),
+        (["--scaling"], "--scaling is a part of --lod: give both"),
         (["--lod", "--json", "a.png"], "--json a.png is the name of the curves"),
     ],
 )
