@@ -6,8 +6,9 @@ in space where siblings and cousins are:
     up to FAN pages of descendants    into runs that fill a page each to their leaves, all of about the same size
     more                              into at most FAN runs of whole numbers of pages; of each, one page is filled,
                                       and its own frontier is shared out again
-Pages are numbered level by level, so that the first of a file are the coarsest. Within a page nodes keep the order of
-the tree.
+Pages are numbered level by level, so that the first of a file are the coarsest. Within a page groups of siblings go by
+the error of their parents, each time that it halves, and then in the order of the tree: what is expanded together lies
+together, and a cut need not read the rest.
 """
 
 import math
@@ -57,6 +58,7 @@ def paginate(tree: Tree, below: np.ndarray | None = None) -> Pages:
         the page's parent. Page 0 has the root. With `below`, several pages may have no parent.
     """
     children, counts, errors = _links(tree)
+    halvings = _halvings(children, counts, errors)
     sizes = np.empty(len(children), np.int64)
     count_descendants(children, counts, sizes)
     heap = np.empty(CAPACITY, np.int64)
@@ -71,7 +73,8 @@ def paginate(tree: Tree, below: np.ndarray | None = None) -> Pages:
         filled, left = fill_page(starts, lengths, children, counts, errors, heap, members, frontier)
         for run in _runs(np.sort(frontier[:left]), sizes, counts):
             waiting.append((len(parents), children[run], counts[run]))
-        parts.append(np.sort(members[:filled]))
+        sorted_members = np.sort(members[:filled])
+        parts.append(sorted_members[halvings[sorted_members].argsort(kind="stable")])
         parents.append(parent)
     ends = np.cumsum([*map(len, parts)], dtype=np.int64)
     return Pages(np.concatenate(parts), ends, np.array(parents, np.int32))
@@ -81,6 +84,16 @@ def _links(tree: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Children, counts, and the bits of errors [n] int32."""
     children, counts = (np.ascontiguousarray(part.cpu().numpy()) for part in (tree.children, tree.counts))
     return children, counts, np.abs(tree.errors.detach().cpu().numpy()).view(np.int32)  # no -0
+
+
+def _halvings(children: np.ndarray, counts: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Of each node, how small the error of its parent is: the exponent of that, turned round."""
+    inner = np.flatnonzero(counts)
+    families = counts[inner]
+    first = (children[inner] - (families.cumsum() - families)).repeat(families)
+    found = np.zeros(len(children), np.int16)  # of the root: before all
+    found[first + np.arange(len(first))] = (255 - (errors[inner] >> 23)).repeat(families)
+    return found
 
 
 def _runs(frontier: np.ndarray, sizes: np.ndarray, counts: np.ndarray) -> Iterator[np.ndarray]:

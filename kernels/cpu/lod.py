@@ -119,17 +119,22 @@ def _arrival(above, own, threshold):
 
 @compiled()
 def _list_drawn(
-    keys, values, slots, children, counts, slot, first, last_key, last, listed, ids_out, above_out
+    keys, values, slots, children, counts, slot, first, last_key, last, listed, ids_out, above_out, own_out
 ):  # fmt: skip
-    """List the nodes that a cluster's expanded nodes give to the cut, with their parents' view errors."""
+    """List the nodes that a cluster's expanded nodes give to the cut, with their parents' view errors and their own.
+
+    An own of 0 says that it is not known: of leaves, of what cannot be expanded, and of clusters that were not read.
+    """
     count, at = 0, slot * CLUSTER
     for k in range(_list_expanded(keys, at, first, last_key, last, listed)):
         j = np.int64(element(listed, k))
         child, above = np.int64(element(children, first + j)), element(values, at + j)
         for i in range(child, child + np.int64(element(counts, first + j))):
+            place = np.int64(element(slots, i // CLUSTER)) * CLUSTER + i % CLUSTER
             put(ids_out, count, np.int32(i))
             put(above_out, count, above)
-            count += _is_drawn(i, slots, keys, last_key, last)
+            put(own_out, count, element(values, place) if place >= 0 else _ZERO)
+            count += place < 0 or not _is_expanded(i, element(keys, place), last_key, last)
     return count
 
 
@@ -140,7 +145,8 @@ def _emit(
 ):  # fmt: skip
     for _ in prange(threads):
         listed = np.empty(CLUSTER + 1, dtype=np.uint8)
-        ids, aboves = np.empty(CLUSTER * 255 + 1, dtype=np.int32), np.empty(CLUSTER * 255 + 1, dtype=f32)
+        ids = np.empty(CLUSTER * 255 + 1, dtype=np.int32)
+        aboves, owns = np.empty(CLUSTER * 255 + 1, dtype=f32), np.empty(CLUSTER * 255 + 1, dtype=f32)
         begin = take(next_cluster, AT_ONCE)
         while begin < len(slots):
             for c in range(begin, least(begin + AT_ONCE, len(slots))):
@@ -149,12 +155,13 @@ def _emit(
                 place = starts[c]
                 drawn = _list_drawn(
                     keys, values, slots, children, counts, np.int64(slots[c]), c * CLUSTER, last_key, last, listed,
-                    ids, aboves,
+                    ids, aboves, owns,
                 )  # fmt: skip
                 for k in range(drawn):
-                    i = np.int64(element(ids, k))
-                    x, y, z = element(means, 3 * i), element(means, 3 * i + 1), element(means, 3 * i + 2)
-                    own = node_error(x, y, z, element(radii, i), element(errors, i), row, gazed)
+                    i, own = np.int64(element(ids, k)), element(owns, k)
+                    if own == _ZERO and element(errors, i) > _ZERO:
+                        x, y, z = element(means, 3 * i), element(means, 3 * i + 1), element(means, 3 * i + 2)
+                        own = node_error(x, y, z, element(radii, i), element(errors, i), row, gazed)
                     put(ids_out, place + k, np.int32(i))
                     put(errors_out, place + k, own)
                     put(t_out, place + k, _arrival(element(aboves, k), own, threshold))
@@ -183,6 +190,7 @@ class _Reading:
 
     def __init__(self, nodes: list[np.ndarray], bounds: np.ndarray, largest: np.ndarray, row: np.ndarray, gazed: bool):
         self.nodes, self.row, self.gazed, self.threads = nodes, row, gazed, get_num_threads()
+        self.bounds = bounds
         self.uppers = np.empty(len(largest), dtype=f32)
         bound_clusters(bounds, largest, row, gazed, self.uppers)
         self.values = np.empty(len(largest) * CLUSTER, dtype=f32)  # memory that is never touched costs nothing
@@ -204,7 +212,7 @@ class _Reading:
             _add_old_gains(self.keys, self.tops, old, self.nodes[4], *span, _counter(), self.gains)
         end = self.read + len(more)
         read_clusters(
-            more, self.read, *self.nodes, self.row, self.gazed, _key(guess), mark, _counter(),
+            more, self.read, self.bounds, *self.nodes, self.row, self.gazed, _key(guess), mark, _counter(),
             self.values, self.keys, self.tops, self.gains,
         )  # fmt: skip
         self.clusters[self.read : end], self.slots[more] = more, np.arange(self.read, end, dtype=np.int32)

@@ -15,6 +15,8 @@ from .simd import element, least, most, put, take
 f32 = np.float32
 _ZERO, _ONE, _TINY, _HUGE = f32(0), f32(1), f32(1e-30), f32(3e38)
 _UP = f32(1.0001)  # pays for the rounding of a node's error and of its cluster's bound
+_AWAY = f32(1e-5)  # pays for the rounding of a distance to a side, as a share of that to the eye
+_OUTSIDE, _NEARER = f32(1.001), f32(2e-3)  # and for that of the angle to a sphere, which is steep at its surface
 AT_ONCE = 16  # clusters that a thread takes
 LAST_KEY = 2**31 - 1
 SHIFT, BINS = 18, 1 << 13  # of a key of 31 bits: a bin spans 3 % of a view error
@@ -75,11 +77,34 @@ def bound_clusters(bounds, errors, row, gazed, uppers_out):
 
 
 @compiled()
-def _read_cluster(first, at, means, radii, errors, children, row, gazed, values_out):
+def _even_weight(x, y, z, radius, row):
+    """The weight of all nodes whose spheres lie in one, where that is 1 or `beyond` to the last bit; else 0.
+
+    Only of a gaze whose direction does not count. Centres so far inside of all sides that float32 finds them there have
+    1, whatever their spheres. Of spheres inside one that does not hold the eye, none comes nearer to a side.
+    """
+    if row[g.EDGE] != _ONE or row[g.BEHIND] != _ONE:
+        return _ZERO
+    x, y, z = x - row[g.EYE], y - row[g.EYE + 1], z - row[g.EYE + 2]
+    distance = np.sqrt(x * x + y * y + z * z)
+    inverse = _ONE / most(distance, _TINY)
+    half = np.sqrt(most((distance - radius) * (distance + radius), _ZERO)) * inverse
+    lowest, least_nearest = _ONE, _ONE
+    for side in range(g.SIDES, g.SLOPE, 3):
+        nearest, _, along = _nearest(x, y, z, inverse, half, radius * inverse, row, side)
+        lowest, least_nearest = least(lowest, along), least(least_nearest, nearest)
+    if lowest * distance > radius + _AWAY * (distance + radius):
+        return _ONE
+    away = distance > _OUTSIDE * radius and _ONE + row[g.SLOPE] * (least_nearest + _NEARER) <= row[g.BEYOND]
+    return row[g.BEYOND] if away else _ZERO
+
+
+@compiled()
+def _read_cluster(first, at, means, radii, errors, children, row, gazed, even, values_out):
     for j in range(CLUSTER):
         i = first + j
         x, y, z = element(means, 3 * i), element(means, 3 * i + 1), element(means, 3 * i + 2)
-        error = node_error(x, y, z, element(radii, i), element(errors, i), row, gazed)
+        error = node_error(x, y, z, element(radii, i), element(errors, i) * even, row, gazed)
         error = error if error > row[g.FLOOR] else _ZERO
         put(values_out, at + j, error if element(children, i) >= 0 else _ZERO)
 
@@ -117,7 +142,7 @@ def add_gains(keys, at, counts, first, low, high, mark, listed, gains_out):
 
 @compiled(parallel=True)
 def read_clusters(
-    clusters, slot, means, radii, errors, children, counts, row, gazed, low, mark, next_cluster,
+    clusters, slot, bounds, means, radii, errors, children, counts, row, gazed, low, mark, next_cluster,
     values_out, keys, tops_out, gains_out,
 ):  # fmt: skip
     """View errors of the nodes that may be expanded, 0 of others, 256 a cluster from `slot` on; largest keys; gains.
@@ -140,7 +165,12 @@ def read_clusters(
             for k in range(begin, least(begin + AT_ONCE, len(clusters))):
                 at = (slot + k) * CLUSTER
                 first = np.int64(clusters[k]) * CLUSTER
-                _read_cluster(first, at, means, radii, errors, children, constants, gazed, values_out)
+                b = 4 * np.int64(clusters[k])
+                even = _even_weight(bounds[b], bounds[b + 1], bounds[b + 2], bounds[b + 3], row) if gazed else _ONE
+                if even > _ZERO:
+                    _read_cluster(first, at, means, radii, errors, children, constants, False, even, values_out)
+                else:
+                    _read_cluster(first, at, means, radii, errors, children, constants, True, _ONE, values_out)
                 top = _largest(keys, at)
                 tops_out[slot + k] = top
                 if top >= low:

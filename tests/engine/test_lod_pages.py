@@ -1,6 +1,7 @@
 """Trees in pages: the rules that readers rely on, by brute force, and how full the pages are."""
 
 import heapq
+import math
 from types import ModuleType
 
 import numpy as np
@@ -35,6 +36,17 @@ def assert_pages(tree: Tree, pages: Pages, capacity: int, root: bool = True) -> 
             assert pages.parents[page] == page_of[node]
 
 
+def assert_sorted(tree: Tree, pages: Pages) -> None:
+    """By the power of two of the parent's error, the largest first; the root before all; then as in the tree."""
+    powers = np.full(len(tree.counts), 1000)
+    for node in np.flatnonzero(tree.counts.numpy()):
+        first, end = int(tree.children[node]), int(tree.children[node] + tree.counts[node])
+        powers[first:end] = math.frexp(float(tree.errors[node]))[1]
+    for start, end in zip(pages.starts[:-1], pages.starts[1:], strict=True):
+        nodes = pages.order[start:end]
+        assert (nodes == sorted(nodes, key=lambda node: (-powers[node], node))).all()
+
+
 @pytest.mark.parametrize("capacity", [255, 700, 1 << 16])
 @pytest.mark.parametrize("n", [1, 2, 300, 4000, 20_000])
 def test_every_rule(stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch, n: int, capacity: int) -> None:
@@ -42,6 +54,7 @@ def test_every_rule(stored_trees: ModuleType, monkeypatch: pytest.MonkeyPatch, n
     tree = stored_trees.merged_tree(stored_trees.scene_of(n, 0), seed=n)
     stored_trees.assert_rules(tree)
     assert_pages(tree, paginate(tree), capacity)
+    assert_sorted(tree, paginate(tree))
     if n > 1:
         assert_pages(tree, paginate(tree, np.zeros(1, np.int32)), capacity, root=False)
 

@@ -195,9 +195,11 @@ def test_instances_share_their_bytes(tree: Tree, tmp_path: Path, stored_trees: M
         assert more > 1 and len(all_) == len(one) + len(twice) * more
         assert (tmp_path / "all.lyra").stat().st_size < (tmp_path / "one.lyra").stat().st_size + len(all_) * 130
         assert len(np.unique(all_.directory["offset"])) == len(one)
-        stored_trees.assert_rules(stored_trees.whole(all_))
+        everything = stored_trees.whole(all_)
+        stored_trees.assert_rules(everything)
         for leaf in (most, *twice):
-            page = int(stored_trees.whole(all_).children[leaf])
+            away = (everything.gaussians.means[: len(top)] - top.gaussians.means[leaf]).norm(dim=1)
+            page = int(everything.children[away.argmin()])
             first = next(p for p in range(1, len(all_)) if all_.directory["nodes"][:p].sum() == page)
             shift = top.gaussians.means[leaf] - top.gaussians.means[most]
             for offset in range(more):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lyra.kernels import lod_reference as reference
-from lyra.kernels.constants import TRANSITION
+from lyra.kernels.constants import CLUSTER, TRANSITION
+from lyra.kernels.cpu import lod_errors
 from lyra.kernels.gaze import FLOOR, Gaze, pack_eye
 from lyra.kernels.lod import Cut, Drawn, Nodes, cut, interpolate
 
@@ -83,6 +84,37 @@ def test_backends_agree_to_the_last_bit(case: Case) -> None:
         for previous in (None, first.threshold, first.threshold * 0.999, first.threshold * 3):
             expected, found = (case.cut(budget, backend, previous=previous) for backend in ("reference", "cpu"))
             assert same(found, expected)
+
+
+def picture(direction: Tensor, width: float) -> Gaze:
+    """The gaze of a picture: all inside alike, whatever the direction."""
+    up = torch.linalg.cross(direction, direction.roll(1))
+    right = torch.linalg.cross(direction, up)
+    ways = (way / way.norm() for way in (up, -up, right, -right))
+    sides = tuple(tuple((way + width * direction / direction.norm()).tolist()) for way in ways)
+    x, y, z = direction.tolist()
+    return Gaze((x, y, z), inner=math.pi, outer=math.pi, edge=1.0, behind=1.0, sides=sides)
+
+
+def test_the_gaze_of_a_picture_agrees_to_the_last_bit(case: Case) -> None:
+    """Beside what is seen, and looking at it; and where a cluster has one weight, every node of it has that."""
+    nodes, kinds = case.nodes, set()
+    middle, radius = nodes.means[case.roots[0]], float(nodes.radii[case.roots[0]]) + 1e-3
+    directions = torch.tensor([[1.0, 0.2, -0.3], [-0.4, 1.0, 0.1], [0.1, -0.7, -1.0]])
+    for direction, width, away in itertools.product(directions, (0.3, 1.0, 5.0), (-2.0, 0.0, 0.7)):
+        seen = case._replace(eye=middle + away * radius * direction, gaze=picture(direction, width))
+        for budget in (60, 1000):
+            expected, found = (seen.cut(budget, backend) for backend in ("reference", "cpu"))
+            assert same(found, expected)
+        row = seen.row()
+        x, y, z = (nodes.means - row[:3]).unbind(dim=-1)
+        weights = reference.gaze_weight(x, y, z, (x * x + y * y + z * z).double().sqrt().float(), nodes.radii, row)
+        for cluster, bounds in enumerate(nodes.cluster_bounds.numpy()):
+            own = slice(cluster * CLUSTER, (cluster + 1) * CLUSTER)
+            even = float(lod_errors._even_weight(*bounds, row.numpy()))
+            kinds.add(even)
+            assert even == 0 or bool((weights[own][nodes.errors[own] > 0] == even).all())
+    assert len(kinds) > 1
 
 
 def test_every_leaf_is_covered_once_within_the_budget(lod_trees: ModuleType, case: Case) -> None:
