@@ -36,7 +36,7 @@ from .scenes import lattice, widths
 COPIES = (1, 10, 100)  # growth is that over the first
 BUDGET = 500_000  # splats, or half of the scene's if that is less
 SPACING = 1.1  # from copy to copy, over the wider side of the scene's ground
-CACHE = CacheOptions(device_bytes=3 << 30, host_bytes=1 << 28)
+CACHE = CacheOptions(device_bytes=4 << 30, host_bytes=1 << 28)
 SPANS = (*detail.STAGES, *STAGES, FRAME)
 READS = ("hits", "misses", "evictions", "bytes_read")
 

@@ -242,7 +242,8 @@ class _Frame:
         request = autograd.Request(*self.size, self.options, self.eyes, self.capacity, None, span)
         with torch.no_grad():
             if exponents is not None:
-                opacities, profiles = make_profiles(scene.opacities, exponents)
+                with span("profile"):
+                    opacities, profiles = make_profiles(scene.opacities, exponents, backend=self.backend)
                 scene, request = scene._replace(opacities=opacities), replace(request, profiles=profiles)
             stage = autograd.project_scene(self.backend, scene, self.rows, False, request)
             return autograd.blend_scene(self.backend, stage, None, self.background, None, request)

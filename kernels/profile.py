@@ -25,13 +25,21 @@ PROFILE = 4  # floats a splat
 COPIES_EXPONENT, LOG2_SHARE, FLOOR = range(3)  # m e, log2(255 T(m)), 0.01^e; the last is unused
 
 
-def make_profiles(opacities: Tensor, exponents: Tensor) -> tuple[Tensor, Tensor]:
+def make_profiles(opacities: Tensor, exponents: Tensor, *, backend: str = "reference") -> tuple[Tensor, Tensor]:
     """What projection and blending take in place of opacities [..., n] and exponents [..., n] in (0, 1].
+
+    Args:
+        backend: `cpu` finds them in one pass, of float32 without gradients; all others by torch, where the tensors are.
 
     Returns:
         The opacities o' [..., n] and the profiles [..., n, 4], of the same float type. Of an opacity of 1 or less they
         are the opacity itself and, with exponent 1, the row (1, 0, 0.01, 0).
     """
+    differentiated = torch.is_grad_enabled() and (opacities.requires_grad or exponents.requires_grad)
+    if backend == "cpu" and not differentiated:
+        from .cpu import profiles as on_cpu
+
+        return on_cpu.make_profiles(opacities, exponents)
     copies = opacities.clamp(min=1.0)
     threshold = -torch.expm1(math.log1p(-ALPHA_MIN) / copies)
     share = torch.where(copies > 1, threshold / ALPHA_MIN, 1.0)  # exactly 1 of a single copy

@@ -121,7 +121,8 @@ def rasterize(
     back = back.to(means.device, non_blocking=True).reshape(scenes, views, 3)
     given = {name: tensor.to(dtype) for name, tensor in given.items()}
     if exponents is not None:
-        given["opacities"], given["profiles"] = make_profiles(given["opacities"], given.pop("exponents"))
+        profiled = make_profiles(given["opacities"], given.pop("exponents"), backend=backend)
+        given["opacities"], given["profiles"] = profiled
     tensors = {
         name: _apart(tensor.reshape(scenes, *tensor.shape[len(lead) :]).contiguous()) for name, tensor in given.items()
     }

@@ -14,7 +14,7 @@ from ..cache import PageCache
 from .tree import Tree, as_nodes
 
 NEAR = 1e-3  # of the root's radius: distances are not taken to be less
-STAGES = ("pages", "cut", "interpolate")  # the spans, in order
+STAGES = ("pages", "cut", "interpolate", "profile")  # the spans, in order; the renderer does the last
 
 
 class Detail:

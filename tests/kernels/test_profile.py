@@ -119,6 +119,22 @@ def test_a_profile_is_cut_where_it_covers_a_255th() -> None:
     torch.testing.assert_close(single_rows, rows.float(), rtol=2e-6, atol=1e-6)
 
 
+def test_profiles_on_the_cpu_are_those_of_the_formula() -> None:
+    rng = torch.Generator().manual_seed(1)
+    opacities = torch.rand(2, 5000, generator=rng)
+    opacities[1] = opacities[1] * 1000
+    exponents = torch.where(torch.rand(2, 5000, generator=rng) < 0.5, 1.0, torch.rand(2, 5000, generator=rng) + 1e-3)
+    exponents = exponents.clamp(max=1.0)
+    expected, rows = profiles.make_profiles(opacities.double(), exponents.double())
+    for given in ((opacities, exponents), (opacities.T.contiguous().T, exponents)):
+        found, found_rows = profiles.make_profiles(*given, backend="cpu")
+        torch.testing.assert_close(found, expected.float(), rtol=3e-7, atol=0.0)
+        torch.testing.assert_close(found_rows, rows.float(), rtol=2e-7, atol=0.0)
+    single = opacities <= 1
+    assert torch.equal(found[single], opacities[single])
+    assert torch.equal(found_rows[single & (exponents == 1)].unique(dim=0), torch.tensor([[1.0, 0.0, 0.01, 0.0]]))
+
+
 @pytest.mark.parametrize("copies", [1.0, 2.0, 30.0, 1000.0])
 def test_alphas_on_the_cpu_are_those_of_the_formula(copies: float) -> None:
     """At every power from the edge to the middle, of one splat a row."""
