@@ -21,8 +21,13 @@ COMMANDS = {
 
 
 def run() -> NoReturn:
-    """The console script. Leaves without the interpreter's own teardown: to look for garbage among all that torch and
-    Numba have made takes longer than many a command."""
+    """The console script, in a process of its own.
+
+    Threads that wait for each other sleep (unless the user says otherwise): where other programs run too, they would
+    keep the cores from those that work. The end leaves out the interpreter's teardown: to look for garbage among all
+    that torch and Numba have made takes longer than many a command.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when OpenMP is loaded
     code = main()
     atexit._run_exitfuncs()
     sys.stdout.flush()
