@@ -1,10 +1,10 @@
 """Groups of splats to one splat each, with their moments, on the CPU: a group at a time, groups shared by the cores.
 
 Reads each member's 13 numbers of geometry and its spherical harmonics once, writes those of the merged splat. The
-harmonics of leaves, most of the memory, stay in an array of their own, the scene's. Weights
-are area times opacity, the ink of a splat; mean, covariance and harmonics are the members' means by these weights, so
-ink, mean and covariance of a group are kept. The opacity that keeps the ink may exceed 1. Formula: "Hierarchical 3D
-Gaussian", Kerbl et al. 2024, section 4.1, with the area of an ellipsoid by Knud Thomsen.
+harmonics of leaves, most of the memory, stay in an array of their own. Weights are area times opacity, the ink of a
+splat; mean, covariance and harmonics are the members' means by these weights, so ink, mean and covariance of a group
+are kept. The opacity that keeps the ink may exceed 1. Formula: "Hierarchical 3D Gaussian", Kerbl et al. 2024, section
+4.1, with the area of an ellipsoid by Knud Thomsen.
 """
 
 import math
