@@ -1,7 +1,11 @@
 """The command `lyra`: each subcommand is a module of `engine/commands`, imported when it is called."""
 
+import atexit
+import gc
 import importlib
+import os
 import sys
+from typing import Any, NoReturn
 
 from .command_line import guarded
 from .errors import InputError
@@ -16,6 +20,21 @@ COMMANDS = {
 }
 
 
+def run() -> NoReturn:
+    """The console script, in a process of its own.
+
+    Threads that wait for each other sleep (unless the user says otherwise): where other programs run too, they would
+    keep the cores from those that work. The end leaves out the interpreter's teardown: to look for garbage among all
+    that torch and Numba have made takes longer than many a command.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when OpenMP is loaded
+    code = main()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0 when all went well, 2 when what was given cannot be used."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -28,7 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> None:
     if name not in COMMANDS:
         raise InputError(f"{name!r} is no command: give {', '.join(COMMANDS)}")
-    importlib.import_module(f".commands.{name}", __package__).command(arguments)
+    _imported(name).command(arguments)
+
+
+def _imported(name: str) -> Any:
+    """The module of a command; what it imports, a million objects, is never looked at for garbage."""
+    gc.disable()
+    try:
+        return importlib.import_module(f".commands.{name}", __package__)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _help() -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lyra.engine.cli import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = tuple(part for part in ("kernels", "engine", "export", "bench") if any((ROOT / part).rglob("*.py")))
 NOT_PARTS = {"tests", "docs", "notebooks", "build", "dist"}
@@ -59,6 +61,8 @@ def test_the_repository_holds_one_loose_module() -> None:
         ("lyra", "torch numpy numba triton"),
         ("lyra.kernels.rasterize", "triton numba"),
         ("lyra.engine.renderer", "triton"),
+        ("lyra.engine.cli", "torch numba"),
+        *((f"lyra.engine.commands.{name}", "triton matplotlib scipy sympy torch._dynamo") for name in COMMANDS),
     ],
 )
 def test_import_does_not_load(module: str, absent: str) -> None:

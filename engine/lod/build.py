@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ...kernels.cpu import numbering
+from ...kernels.cpu.threads import all_cores
 from ..formats.format import Progress, no_progress
 from ..scene.gaussians import Gaussians
 from .grouping import pairs, voxels
@@ -59,14 +60,16 @@ def grow(growing: Growing, active: np.ndarray, options: BuildOptions, progress: 
 
 def numbered(growing: Growing) -> tuple[Tree, np.ndarray]:
     """The tree of what grew to one splat, and the nodes [leaves] int64 of its leaves; they have no errors there."""
-    n, members = growing.count, growing.members()
+    n, members = growing.count, growing.finish()
     sizes, places = np.empty(n, np.int64), np.empty(n, np.int64)
     children, counts = np.empty(n, np.int32), np.empty(n, np.int32)
     numbering.number_nodes(members.parts, members.starts, growing.leaves, sizes, places, children, counts)
     order = np.empty(n, np.int64)
     order[places] = np.arange(n)
     means = growing.means.take(order, axis=0).astype(np.float32)
-    sh = growing.sh.take(order, axis=0).reshape(n, -1, 3)
+    sh = np.empty((n, growing.leaf_sh.shape[1]), np.float32)
+    with all_cores():
+        numbering.gather_rows(growing.leaf_sh, growing.sh, order, sh)
     growing.errors[: growing.leaves] = 0
     tree = Tree(
         gaussians=Gaussians(
@@ -74,7 +77,7 @@ def numbered(growing: Growing) -> tuple[Tree, np.ndarray]:
             quats=torch.from_numpy(growing.quats.take(order, axis=0)),
             scales=torch.from_numpy(growing.scales.take(order, axis=0)),
             opacities=torch.from_numpy(growing.opacities.take(order, axis=0)),
-            sh=torch.from_numpy(sh),
+            sh=torch.from_numpy(sh.reshape(n, -1, 3)),
         ),
         children=torch.from_numpy(children),
         counts=torch.from_numpy(counts),
@@ -89,6 +92,6 @@ def enclosing_radii(means: np.ndarray, children: np.ndarray, counts: np.ndarray)
     radii = np.empty(len(means), np.float64)
     slack = 0.0
     for _ in range(2):  # the root's radius, to measure the slack by, takes a first look
-        numbering.enclose(means.astype(np.float64), children, counts, slack, radii)
+        numbering.enclose(means, children, counts, slack, radii)
         slack = SLACK * radii[0]
     return radii.astype(np.float32)

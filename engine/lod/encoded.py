@@ -5,9 +5,12 @@ its children's, so that the rules of a tree hold for the decoded values (`tree.c
 """
 
 import dataclasses
-from collections.abc import Mapping
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +24,9 @@ from .pages import Pages
 from .tree import Tree
 
 ROOM = 3e-6  # of the root's radius: a sphere's over its children's, of which a reader's rounding may take a third
+_WORKERS = min(4, os.cpu_count() or 1)  # each holds the temporaries of a page
+
+Result = TypeVar("Result")
 
 
 class Hangs(NamedTuple):
@@ -109,13 +115,16 @@ def encode_tree(path: Path, grafted: Grafted, pages: Pages, reach: float) -> Enc
     tree = dataclasses.replace(tree, gaussians=tree.gaussians.to("cpu", torch.float32))
     means = tree.gaussians.means.numpy().copy()
     page_of, slot_of = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    ranges = []
-    for page in range(len(pages.parents)):
+
+    def settle(page: int) -> Ranges:
         nodes = _nodes(pages, page)
         splats = _splats(tree, nodes)
-        ranges.append(ranges_of(splats))
-        means[nodes] = decode_means(encode_means(splats.means, ranges[-1]), ranges[-1])
+        ranges = ranges_of(splats)
+        means[nodes] = decode_means(encode_means(splats.means, ranges), ranges)
         page_of[nodes], slot_of[nodes] = page, np.arange(len(nodes))
+        return ranges
+
+    ranges = list(_side_by_side(settle, len(pages.parents)))
     children, counts = tree.children.numpy(), tree.counts.numpy()
     radius_codes, error_codes = np.zeros(n, np.int32), np.zeros(n, np.int32)
     for (part, shift), leaves in zip(grafted.parts, grafted.leaves, strict=True):
@@ -244,10 +253,21 @@ def links_of(encoded: Encoded, firsts: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return ids, counts
 
 
-def payload(encoded: Encoded, page: int, ids: np.ndarray, counts: np.ndarray) -> bytes:
-    """The bytes of a page, with what `links_of` returned."""
-    nodes = _nodes(encoded.pages, page)
-    links = np.where(counts[nodes] > 0, ids[nodes] - (page << 16), NO_LINK)
-    splats = _splats(encoded.tree, nodes)
-    codes = encoded.radius_codes[nodes], encoded.error_codes[nodes]
-    return pack(encode(splats, encoded.ranges[page], links, counts[nodes], *codes), splats.sh_degree)
+def payloads(encoded: Encoded, ids: np.ndarray, counts: np.ndarray) -> Iterator[tuple[bytes, int]]:
+    """The bytes of each page and their checksum, with what `links_of` returned."""
+
+    def payload(page: int) -> tuple[bytes, int]:
+        nodes = _nodes(encoded.pages, page)
+        links = np.where(counts[nodes] > 0, ids[nodes] - (page << 16), NO_LINK)
+        splats = _splats(encoded.tree, nodes)
+        codes = encoded.radius_codes[nodes], encoded.error_codes[nodes]
+        data = pack(encode(splats, encoded.ranges[page], links, counts[nodes], *codes), splats.sh_degree)
+        return data, zlib.crc32(data)
+
+    return _side_by_side(payload, len(encoded.ranges))
+
+
+def _side_by_side(work: Callable[[int], Result], pages: int) -> Iterator[Result]:
+    """What work on each page gives, in order."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        yield from pool.map(work, range(pages))

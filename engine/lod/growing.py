@@ -25,7 +25,7 @@ class Groups:
 
 
 class Growing:
-    """Leaves first, then what stands for them; `count` splats so far."""
+    """Leaves first, then what stands for them; `count` splats so far. The leaves' harmonics stay where they are."""
 
     def __init__(
         self, gaussians: Gaussians, weights: np.ndarray | None = None, errors: np.ndarray | None = None, given: int = 0
@@ -44,11 +44,13 @@ class Growing:
         self.means = np.empty((room, 3))
         self.covariances, self.inks = np.empty((room, 6)), np.empty(room)
         self.scales, self.quats = np.empty((room, 3), np.float32), np.empty((room, 4), np.float32)
-        self.opacities, self.sh = np.empty(room, np.float32), np.empty((room, harmonics), np.float32)
+        self.opacities = np.empty(room, np.float32)
+        self.leaf_sh = np.ascontiguousarray(gaussians.sh.reshape(n, harmonics).numpy())
+        self.sh = np.empty((room - n, harmonics), np.float32)  # of all but the leaves
         self.colors = np.empty((room, field_error.CHANNELS), np.float32)
         self.sizes = np.empty(room, np.float32)  # diameters, wider where opacity is above 1
         self.weights, self.errors = np.ones(room, np.float32), np.zeros(room, np.float32)
-        self._put(gaussians)
+        self._put(gaussians, self.leaf_sh)
         if weights is not None:
             self.weights[:n] = weights
         if errors is not None:
@@ -60,7 +62,9 @@ class Growing:
 
     def give(self, gaussians: Gaussians, groups: Groups) -> np.ndarray:
         """Append splats that stand for some groups; returns their numbers."""
-        self._put(gaussians)
+        sh = self.sh[self.count - self.leaves :][: len(gaussians)]
+        sh[:] = gaussians.sh.reshape(len(gaussians), -1).numpy()
+        self._put(gaussians, sh)
         return self._settle(groups)
 
     def merge(self, groups: Groups) -> np.ndarray:
@@ -69,33 +73,33 @@ class Growing:
         with all_cores():
             merge.merge_groups(
                 groups.parts, groups.starts, first, self.means, self.covariances, self.inks,
-                self.scales, self.quats, self.opacities, self.sh,
+                self.scales, self.quats, self.opacities, self.leaf_sh, self.sh,
             )  # fmt: skip
         self.count = stop
-        self._look(slice(first, stop))
+        self._look(slice(first, stop), self.sh[first - self.leaves : stop - self.leaves])
         return self._settle(groups)
 
-    def members(self) -> Groups:
-        """Of every splat that is no leaf, in their order."""
+    def finish(self) -> Groups:
+        """The members of every splat that is no leaf, in their order. What only merging needs is let go."""
+        self.covariances = self.inks = self.colors = self.sizes = self.weights = np.empty(0)
         sizes = np.concatenate([np.zeros(1, np.int64), *self._sizes])
         return Groups(np.concatenate([np.empty(0, np.int64), *self._parts]), np.cumsum(sizes))
 
-    def _put(self, gaussians: Gaussians) -> None:
-        """Append splats as they are."""
+    def _put(self, gaussians: Gaussians, sh: np.ndarray) -> None:
+        """Append splats as they are, whose harmonics lie in their place already."""
         new = slice(self.count, self.count + len(gaussians))
         self.means[new], self.scales[new] = gaussians.means.numpy(), gaussians.scales.numpy()
         self.quats[new], self.opacities[new] = gaussians.quats.numpy(), gaussians.opacities.numpy()
-        self.sh[new] = gaussians.sh.reshape(len(gaussians), -1).numpy()
         with all_cores():
             merge.areas(self.scales[new], self.inks[new])
             merge.covariances(self.quats[new], self.scales[new], self.covariances[new])
         self.inks[new] *= self.opacities[new]
         self.count = new.stop
-        self._look(new)
+        self._look(new, sh)
 
-    def _look(self, new: slice) -> None:
+    def _look(self, new: slice, sh: np.ndarray) -> None:
         """Note how splats look and how large they are."""
-        self.colors[new] = field_error.channels(self.sh[new])
+        self.colors[new] = field_error.channels(sh)
         a, b, c = self.scales[new].T
         self.sizes[new] = 2 * np.maximum(np.maximum(a, b), c) * np.maximum(self.opacities[new], 1)
 

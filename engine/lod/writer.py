@@ -21,7 +21,7 @@ from ..files import cause, check_writable, replacing
 from ..formats.format import Progress, no_progress
 from ..scene.gaussians import Gaussians
 from .columns import CODE_VALUES
-from .encoded import Grafted, Hangs, Part, encode_tree, entries_of, graft, hangs_of, links_of, part_entries, payload
+from .encoded import Grafted, Hangs, Part, encode_tree, entries_of, graft, hangs_of, links_of, part_entries, payloads
 from .layout import HEADER, PAGES_LIMIT, Header, Labels, Metadata, header_bytes, metadata_bytes
 from .pages import crown, paginate
 from .tree import Tree
@@ -103,9 +103,8 @@ class StoreWriter:
         entries, none = entries_of(encoded), np.zeros(0, np.int64)
         links = links_of(encoded, none)
         try:
-            for page in range(len(entries)):
-                data = payload(encoded, page, *links)
-                entries[page]["offset"], entries[page]["crc"] = self._waiting.tell(), zlib.crc32(data)
+            for entry, (data, crc) in zip(entries, payloads(encoded, *links), strict=True):
+                entry["offset"], entry["crc"] = self._waiting.tell(), crc
                 self._waiting.write(data)
         except OSError as error:
             raise InputError(f"{self._path}: {cause(error)}, make room on the disk") from error
@@ -219,11 +218,10 @@ def _write_top(
     with replacing(path) as stream:
         stream.seek(start)
         done = 0
-        for page in range(inner):
-            data = payload(encoded, page, *links)
-            entries[page]["offset"], entries[page]["crc"] = stream.tell(), zlib.crc32(data)
+        for entry, (data, crc) in zip(entries[:inner], payloads(encoded, *links), strict=True):
+            entry["offset"], entry["crc"] = stream.tell(), crc
             stream.write(data)
-            progress(done := done + int(entries[page]["nodes"]), len(encoded.means))
+            progress(done := done + int(entry["nodes"]), len(encoded.means))
         if waiting is not None:
             waiting.seek(0)
             shutil.copyfileobj(waiting, stream, 1 << 20)

@@ -1,9 +1,10 @@
 """Groups of splats to one splat each, with their moments, on the CPU: a group at a time, groups shared by the cores.
 
-Reads each member's 13 numbers of geometry and its spherical harmonics once, writes those of the merged splat. Weights
-are area times opacity, the ink of a splat; mean, covariance and harmonics are the members' means by these weights, so
-ink, mean and covariance of a group are kept. The opacity that keeps the ink may exceed 1. Formula: "Hierarchical 3D
-Gaussian", Kerbl et al. 2024, section 4.1, with the area of an ellipsoid by Knud Thomsen.
+Reads each member's 13 numbers of geometry and its spherical harmonics once, writes those of the merged splat. The
+harmonics of leaves, most of the memory, stay in an array of their own. Weights are area times opacity, the ink of a
+splat; mean, covariance and harmonics are the members' means by these weights, so ink, mean and covariance of a group
+are kept. The opacity that keeps the ink may exceed 1. Formula: "Hierarchical 3D Gaussian", Kerbl et al. 2024, section
+4.1, with the area of an ellipsoid by Knud Thomsen.
 """
 
 import math
@@ -109,8 +110,10 @@ def _write_quat(v, quat_out):
 
 
 @compiled()
-def _merge(parts, first, means, covariances, inks, scales, quats, opacities, sh, i, m, v):
+def _merge(parts, means, covariances, inks, scales, quats, opacities, leaf_sh, sh, i, m, v):
     """The splats `parts` to splat i; m and v are scratch [9]."""
+    leaves = len(leaf_sh)
+    row = sh[i - leaves]
     total = 0.0
     for part in parts:
         total += inks[part]
@@ -118,14 +121,15 @@ def _merge(parts, first, means, covariances, inks, scales, quats, opacities, sh,
         means[i, k] = 0.0
     for k in range(6):
         covariances[i, k] = 0.0
-    for k in range(sh.shape[1]):
-        sh[i, k] = 0.0
+    for k in range(len(row)):
+        row[k] = 0.0
     for part in parts:
         share = inks[part] / total if total > 0 else 1.0 / len(parts)
         for k in range(3):
             means[i, k] += share * means[part, k]
-        for k in range(sh.shape[1]):
-            sh[i, k] += np.float32(share) * sh[part, k]
+        own = leaf_sh[part] if part < leaves else sh[part - leaves]
+        for k in range(len(row)):
+            row[k] += np.float32(share) * own[k]
     for part in parts:
         share = inks[part] / total if total > 0 else 1.0 / len(parts)
         x, y, z = means[part, 0] - means[i, 0], means[part, 1] - means[i, 1], means[part, 2] - means[i, 2]
@@ -160,11 +164,12 @@ def merge_groups(
     scales,  # [n, 3] float32
     quats,  # [n, 4]
     opacities,  # [n]
-    sh,  # [n, 3 k] float32
+    leaf_sh,  # [l, 3 k] float32, of the first splats; read only
+    sh,  # [n - l, 3 k] float32, of the others
 ):
     """Write each group's merged splat at `first` plus its number. Groups without ink weigh their members alike."""
     for chunk in prange((len(starts) + 254) // 256):
         m, v = np.empty(9, dtype=np.float64), np.empty(9, dtype=np.float64)
         for group in range(chunk * 256, min(chunk * 256 + 256, len(starts) - 1)):
             own = parts[starts[group] : starts[group + 1]]
-            _merge(own, first, means, covariances, inks, scales, quats, opacities, sh, first + group, m, v)
+            _merge(own, means, covariances, inks, scales, quats, opacities, leaf_sh, sh, first + group, m, v)

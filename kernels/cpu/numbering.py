@@ -1,7 +1,10 @@
 """Numbers for the nodes of a hierarchy: parents before children, siblings side by side, a subtree in one run; and the
-spheres that hold a node's descendants. On the CPU, on one core."""
+spheres that hold a node's descendants. On the CPU; a node's walk is on one core."""
 
 import math
+
+import numpy as np
+from numba import prange
 
 from .compiled import compiled
 
@@ -45,10 +48,22 @@ def number_nodes(
 
 @compiled()
 def enclose(means, children, counts, slack, radii_out):
-    """Radii [n] of spheres about the means that hold those of the children, and `slack` more; 0 for leaves."""
+    """Radii [n] of spheres about the means [n, 3] that hold those of the children, and `slack` more; 0 for leaves."""
     for i in range(len(means) - 1, -1, -1):
         radius = 0.0
         for child in range(children[i], children[i] + counts[i]):
-            x, y, z = means[child, 0] - means[i, 0], means[child, 1] - means[i, 1], means[child, 2] - means[i, 2]
+            x = np.float64(means[child, 0]) - np.float64(means[i, 0])
+            y = np.float64(means[child, 1]) - np.float64(means[i, 1])
+            z = np.float64(means[child, 2]) - np.float64(means[i, 2])
             radius = max(radius, math.sqrt(x * x + y * y + z * z) + radii_out[child] + slack)
         radii_out[i] = radius
+
+
+@compiled(parallel=True)
+def gather_rows(leaf_rows, rows, order, rows_out):
+    """Rows [n, k] in an order [n] int64; the first of them lie in one array, the others in another."""
+    leaves = len(leaf_rows)
+    for i in prange(len(order)):
+        own = leaf_rows[order[i]] if order[i] < leaves else rows[order[i] - leaves]
+        for k in range(len(own)):
+            rows_out[i, k] = own[k]

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,13 @@ def test_a_missing_folder_is_missing_even_before_two_dots(scene: Path, tmp_path:
 def test_regions_without_an_end_are_refused(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("redact", scene, tmp_path / "b.ply", "--region", "box: -inf,-1,-1,1,1,1") == 2
     assert "has no end" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "code", "told"), [("a.ply", 0, "300 splats"), ("b.ply", 2, "no such file")])
+def test_the_console_script_says_all_before_it_leaves(scene: Path, name: str, code: int, told: str) -> None:
+    program = "import atexit; from lyra.engine.cli import run; atexit.register(print, 'farewell'); run()"
+    command = [sys.executable, "-c", program, "info", str(scene.with_name(name))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code
+    assert told in done.stdout + done.stderr
+    assert done.stdout.endswith("farewell\n")
