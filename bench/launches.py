@@ -168,12 +168,12 @@ def _frame_of_many_tiles() -> None:
 
 
 def _level_of_detail(*, coefficients: int, kept: bool, gazed: bool) -> None:
-    """A root and two leaves, cut and interpolated, with and without the threshold of a last frame."""
+    """A root and two leaves, cut and gathered, with and without the threshold of a last frame."""
     import torch
 
     from ..kernels.constants import CLUSTER
     from ..kernels.gaze import Gaze
-    from ..kernels.lod import Nodes, cluster_spheres, cut, interpolate
+    from ..kernels.lod import Nodes, cluster_spheres, cut, gather
 
     rows, links = torch.zeros(CLUSTER, 4), torch.full((CLUSTER,), -1, dtype=torch.int32)
     errors, children, counts = rows[:, 0].clone(), links.clone(), torch.zeros_like(links)
@@ -188,7 +188,7 @@ def _level_of_detail(*, coefficients: int, kept: bool, gazed: bool) -> None:
     gaze = Gaze((0.0, 0.0, 1.0)) if gazed else None
     roots, threshold = torch.zeros(1, dtype=torch.int32), torch.ones(()) if kept else None
     found = cut(nodes, roots, torch.ones(3), budget=2, near=0.1, gaze=gaze, previous=threshold, backend="triton")
-    interpolate(nodes, found.ids, found.t, backend="triton")
+    gather(nodes, found.ids, found.exponents, backend="triton")
 
 
 RUNS: tuple[Callable[[], None], ...] = (

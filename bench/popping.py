@@ -21,7 +21,7 @@ from ..engine.lod.view import eye_of, gaze_of
 from ..engine.renderer import Renderer, backend_device, render
 from ..engine.scene.camera import Camera
 from ..engine.scene.gaussians import Gaussians
-from ..kernels.lod import Cut, Nodes, cut, interpolate
+from ..kernels.lod import Cut, Nodes, cut, gather
 
 KINDS = ("transitions", "switch")
 SCORES = ("moving_mean", "moving_rms", "cut_mean", "cut_rms")
@@ -67,7 +67,7 @@ def popping(
             before = last.get((budget, KINDS[0]))
             found = choose[budget](camera, before.cut.threshold if before else None)
             for kind in KINDS:
-                chosen = found if kind == "transitions" else found._replace(t=torch.ones_like(found.t))
+                chosen = found if kind == "transitions" else _switched(nodes, found)
                 frame = draw(nodes, chosen, camera, backend)
                 rest = frame - whole
                 if before := last.get((budget, kind)):
@@ -80,8 +80,15 @@ def popping(
 
 def draw(nodes: Nodes, chosen: Cut, camera: Camera, backend: str) -> Tensor:
     """RGB [h, w, 3] of a cut, on the CPU."""
-    *columns, exponents = interpolate(nodes, chosen.ids, chosen.t, backend=backend)
+    *columns, exponents = gather(nodes, chosen.ids, chosen.exponents, backend=backend)
     return render(Gaussians(*columns), camera, backend=backend, exponents=exponents).rgb.cpu()
+
+
+def _switched(nodes: Nodes, found: Cut) -> Cut:
+    """The same cut without transitions: parents that fade are gone, their children are there."""
+    ids = found.ids[found.ids >= 0]
+    ids = ids[~torch.isin(ids, nodes.parents[ids.long()])]
+    return found._replace(ids=ids, exponents=torch.ones(len(ids), device=ids.device))
 
 
 def _chooser(nodes: Nodes, budget: int, backend: str) -> Choose:

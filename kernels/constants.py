@@ -17,7 +17,8 @@ SQRT_HALF_LOG2E = math.sqrt(0.5 * math.log2(math.e))  # exp(-s/2) = exp2(-(SQRT_
 MAX_SIDE = 16384  # pixels of a picture, either way
 
 CLUSTER = 256  # neighbouring nodes of a hierarchy that share a bound
-TRANSITION = 1.2  # of view errors: from where a node is drawn as its parent to where it has arrived, at the latest
+FADING = 16  # one over the share of a budget that is kept for parents that fade while their children arrive
+FAINTEST = 1e-6  # exponent of children that have only begun to arrive
 
 # One record a visible splat, 12 floats. The exponent of alpha at an offset (dx, dy) from the mean is
 # log2(opacity) - u^2 - v^2 with u = l0 dx + l1 dy and v = l2 dy: the Cholesky factor of the conic, scaled for exp2.

@@ -54,7 +54,7 @@ class Gaze:
     behind: float = 0.2
     sides: tuple[tuple[float, float, float], ...] = ()
     """Inward normals of planes through the eye, up to four, those of a picture: world axes, any length but 0."""
-    margin: float = 0.05
+    margin: float = 0.1
     """Radians, up to pi / 2."""
     beyond: float = 0.08
 

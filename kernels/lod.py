@@ -39,28 +39,30 @@ class Nodes(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What to draw: roots first, then children of expanded nodes, parent by parent in the order of the pool.
+    """What to draw: roots first, then of each expanded node its children, and itself while it fades, as in the pool.
 
     `cpu` and `reference` give [number] rows. `triton` gives as many as the budget has room for (or as there are roots),
     so that nothing has to wait for the number; those from `number` on have ids of -1.
     """
 
     ids: Tensor  # [b] int32
-    t: Tensor  # [b] 0 at the parent to 1 at the node, for `interpolate`
+    exponents: (
+        Tensor  # [b] of the profile (docs/conventions.md): t of children that arrive, 1 - t of their parent, else 1
+    )
     errors: Tensor  # [b] view error of the node; 0 for a leaf
     number: Tensor  # [] int32, of nodes to draw
     threshold: Tensor  # [] view error of the first node that did not fit; the floor where all did
 
 
 class Drawn(NamedTuple):
-    """What `interpolate` gives, a row for each id."""
+    """What `gather` gives, a row for each id."""
 
     means: Tensor  # [b, 3]
     quats: Tensor  # [b, 4]
     scales: Tensor  # [b, 3]
     opacities: Tensor  # [b] above 1 where a node stands for more than it covers
     sh: Tensor  # [b, k, 3]
-    exponents: Tensor  # [b] of the profile: 1 / siblings at t = 0, 1 at t = 1
+    exponents: Tensor  # [b] of the profile
 
 
 def cluster_spheres(means: Tensor, radii: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,23 +91,27 @@ def cut(
     previous: Tensor | None = None,
     backend: str = "auto",
 ) -> Cut:
-    """The nodes to draw within a budget: one ancestor-or-self of every leaf below the roots.
+    """The nodes to draw within a budget: one ancestor-or-self of every leaf below the roots, and parents that fade.
 
     Nodes are expanded in the order of their view errors, ties by index, up to the first whose children do not fit. A
     node without resident children is not expanded, and neither is one with a view error up to `floor`. The view error
-    of node i is  errors[i] * w / max(|means[i] - eye| - radii[i], near), w as in `Gaze`.
+    of node i is  errors[i] * w / max(|means[i] - eye| - radii[i], near),  w as in `Gaze`.
 
-    A drawn node i with parent p has t = 1 if err(p) >= T threshold, else (err(p) - threshold) / (err(p) - s) with
-    s = max(err(p) / T, err(i)) and T = 1.2: it comes in as its parent and has arrived before it may be expanded itself.
+    Where not all nodes fit, a sixteenth of the budget is kept for transitions. With F the view error down to which the
+    nodes expanded last come to that many children, less one each, a parent p that is expanded below F, none of whose
+    children is, fades out while they fade in: its exponent is 1 - t, theirs t = (err(p) - threshold) / (err(p) - s),
+    with s the largest of err(p) threshold / F and their own view errors. Nothing moves or turns on the way, and nothing
+    changes its place in the depth order.
 
     Args:
         roots: may be of several scenes; all are drawn, or what they stand for, whatever the budget.
-        budget: nodes to draw, at most; 1 or more.
+        budget: nodes to draw, at most, those that fade among them; 1 or more.
         near: world units; distances to spheres are not taken to be less. A thousandth of the scene's radius is good.
         gaze: where detail counts; None: everywhere alike.
         floor: view error that nobody sees.
-        previous: `Cut.threshold` of the last frame. It is kept, to the bit, where that fits and uses 99 % of the budget
-            or more; it also says where to look, which saves time.
+        previous: `Cut.threshold` of the last frame. It is kept, to the bit, where what it expands fits and comes to
+            99 % of what may be; where it is less, no more than these 99 % are expanded, so that few nodes change at
+            once. It also says where to look, which saves time.
         backend: `triton` (CUDA; nothing waits for the GPU), `cpu` (Numba), `reference` (plain torch), or `auto`.
 
     Raises:
@@ -123,30 +129,27 @@ def cut(
     row = pack_eye(eye, gaze, near, floor).to(nodes.means.device, non_blocking=True)
     arguments = nodes, roots, row, gaze is not None, budget, previous
     if backend == "reference":
-        ids, t, errors, threshold = reference.cut(*arguments)
+        ids, exponents, errors, threshold = reference.cut(*arguments)
     elif backend == "cpu":
         from .cpu import lod as on_cpu
 
-        ids, t, errors, threshold = on_cpu.cut(*arguments)
+        ids, exponents, errors, threshold = on_cpu.cut(*arguments)
     else:
         from .gpu import lod as on_gpu
 
         return Cut(*on_gpu.cut(*arguments))
-    return Cut(ids, t, errors, torch.tensor(len(ids), dtype=torch.int32, device=ids.device), threshold)
+    return Cut(ids, exponents, errors, torch.tensor(len(ids), dtype=torch.int32, device=ids.device), threshold)
 
 
-def interpolate(
+def gather(
     nodes: Nodes,
     ids: Tensor,  # [b] int32
-    t: Tensor,  # [b]
+    exponents: Tensor,  # [b]
     *,
     out: Drawn | None = None,
     backend: str = "auto",
 ) -> Drawn:
-    """What a cut shows: means, scales, opacities, SH and unit quaternions on their way from the parent to the node.
-
-    Rows are lerped, quaternions after turning the parent's to the node's side. The exponent is t + (1 - t) / K, K the
-    number of siblings, so that at t = 0 they composite to exactly their parent. At t = 1 nothing of the parent is read.
+    """What a cut shows, side by side for a renderer.
 
     Args:
         ids: as of `Cut`; where they are -1 (`triton` only), rows are zeros, which no renderer draws.
@@ -160,8 +163,8 @@ def interpolate(
     device = nodes.means.device
     if ids.dim() != 1 or ids.dtype != torch.int32 or ids.device != device:
         raise ValueError(f"ids is {_told(ids)}, expected [b] torch.int32 on {device}")
-    if t.shape != ids.shape or t.dtype != torch.float32 or t.device != device:
-        raise ValueError(f"t is {_told(t)}, expected {list(ids.shape)} torch.float32 on {device}")
+    if exponents.shape != ids.shape or exponents.dtype != torch.float32 or exponents.device != device:
+        raise ValueError(f"exponents is {_told(exponents)}, expected {list(ids.shape)} torch.float32 on {device}")
     count, backend = len(ids), choose_backend(backend, device)
     shapes = [[count, *tensor.shape[1:]] for tensor in nodes[:5]] + [[count]]
     if out is None:
@@ -172,16 +175,16 @@ def interpolate(
             raise ValueError(f"out.{name} is {_told(tensor)}, expected {shape} or more rows, contiguous float32")
     out = Drawn(*(tensor[:count] for tensor in out))
     if backend == "reference":
-        for tensor, values in zip(out, reference.interpolate(nodes, ids, t), strict=True):
+        for tensor, values in zip(out, reference.gather(nodes, ids, exponents), strict=True):
             tensor.copy_(values)
     elif backend == "cpu":
-        from .cpu import interpolate as on_cpu
+        from .cpu import gather as on_cpu
 
-        on_cpu.interpolate(nodes, ids, t, out)
+        on_cpu.gather(nodes, ids, exponents, out)
     else:
-        from .gpu import interpolate as on_gpu
+        from .gpu import gather as on_gpu
 
-        on_gpu.interpolate(nodes, ids, t, out)
+        on_gpu.gather(nodes, ids, exponents, out)
     return out
 
 

@@ -1,4 +1,4 @@
-"""The cut, by sorting, and the interpolation in plain torch, any float type: the truth that others are tested by."""
+"""The cut, by sorting, and what it shows, in plain torch, any float type: the truth that others are tested by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import gaze as g
-from .constants import TRANSITION
+from .constants import FADING, FAINTEST
 
 if TYPE_CHECKING:
     from .lod import Nodes
@@ -62,51 +62,57 @@ def _root(values: Tensor) -> Tensor:
 def cut(
     nodes: Nodes, roots: Tensor, row: Tensor, gazed: bool, budget: int, previous: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids, t, errors and threshold, as `lod.cut`."""
+    """Ids, exponents, errors and threshold, as `lod.cut`."""
     errors = view_errors(nodes.means, nodes.radii, nodes.errors, row, gazed)
     able = (nodes.children >= 0) & (errors > row[g.FLOOR])
     ids = able.nonzero()[:, 0]
     order = ids[errors[ids].argsort(descending=True, stable=True)]
     totals = (nodes.counts[order] - 1).cumsum(0)
-    fitting = int((totals <= max(budget - len(roots), 0)).sum())
+
+    def first_above(room: int) -> tuple[int, Tensor]:
+        """How many of the order fit, and the view error of the first that does not."""
+        fitting = int((totals <= room).sum())
+        return fitting, errors[order[fitting]] if fitting < len(order) else row[g.FLOOR]
+
+    reserve = budget // FADING
+    room = max(budget - reserve - len(roots), 0)
+    enough = max(-(-99 * (budget - reserve) // 100) - len(roots), 0)
+    fitting, threshold = first_above(room)
+    last = row[g.FLOOR] if previous is None else torch.maximum(previous.to(row), row[g.FLOOR])
+    if last <= row[g.FLOOR] and len(order) == first_above(max(budget - len(roots), 0))[0]:
+        fitting, threshold = len(order), last
+    elif previous is not None:
+        above = int((errors[order] > last).sum())
+        added = int(totals[above - 1]) if above else 0
+        if enough <= added <= room:
+            fitting, threshold = above, last
+        elif added < enough:
+            fitting, threshold = first_above(enough)
     expanded = torch.zeros_like(able)
     expanded[order[:fitting]] = True
-    threshold = errors[order[fitting]] if fitting < len(order) else row[g.FLOOR]
-    if previous is not None:
-        last = torch.maximum(previous.to(row), row[g.FLOOR])
-        kept = able & (errors > last)
-        total = len(roots) + int((nodes.counts[kept] - 1).sum())
-        if 99 * budget <= 100 * total <= 100 * budget:
-            expanded, threshold = kept, last
+    fading = first_above(max(room - reserve, 0))[1]
 
     parents = expanded.nonzero()[:, 0]
     counts = nodes.counts[parents].long()
-    first = (nodes.children[parents] - (counts.cumsum(0) - counts)).repeat_interleave(counts)
-    ids = torch.cat((roots.long(), first + torch.arange(len(first), device=first.device)))
-    above = torch.cat((errors.new_full((len(roots),), torch.inf), errors[parents].repeat_interleave(counts)))
-    drawn = ~expanded[ids]
-    ids, above = ids[drawn], above[drawn]
-    own = errors[ids]
-    start = torch.maximum(above / TRANSITION, own)
-    t = ((above - threshold) / (above - start)).clamp(0, 1)
-    t = torch.where((above >= TRANSITION * threshold) | (above <= start), 1, t)
-    return ids.int(), t, own, threshold
+    group = torch.arange(len(parents), device=parents.device).repeat_interleave(counts)
+    children = nodes.children[parents][group] + torch.arange(len(group), device=group.device)
+    children -= (counts.cumsum(0) - counts)[group]
+    above, drawn = errors[parents], ~expanded[children]
+    largest = torch.zeros_like(above).scatter_reduce_(0, group, errors[children], "amax")
+    whole = torch.ones_like(parents).scatter_reduce_(0, group, drawn.long(), "amin") > 0
+    start = torch.maximum(above * (threshold / fading), largest)
+    t = ((above - threshold) / (above - start)).clamp(FAINTEST, 1)
+    t = torch.where((above < fading) & (above > start) & whole & (counts > 1), t, 1)
+
+    own = roots.long()[~expanded[roots.long()]]
+    fades = t < 1
+    places = torch.cat((group[drawn], torch.arange(len(parents), device=group.device)[fades]))
+    order = places.argsort(stable=True)  # a parent after its children
+    ids = torch.cat((own, torch.cat((children[drawn], parents[fades]))[order]))
+    exponents = torch.cat((torch.ones_like(own).to(errors), torch.cat((t[group][drawn], 1 - t[fades]))[order]))
+    return ids.int(), exponents, errors[ids], threshold
 
 
-def interpolate(nodes: Nodes, ids: Tensor, t: Tensor) -> tuple[Tensor, ...]:
-    """Means, quats, scales, opacities, sh and exponents, as `lod.interpolate`."""
-    index = ids.long()
-    parents = nodes.parents[index].long()
-    whole = (parents < 0) | (t >= 1)
-    parents = torch.where(whole, index, parents)
-    fields = []
-    for name in ("means", "quats", "scales", "opacities", "sh"):
-        child, parent = getattr(nodes, name)[index], getattr(nodes, name)[parents]
-        share, alone = (values.view(-1, *[1] * (child.dim() - 1)) for values in (t, whole))
-        ends = child, parent
-        if name == "quats":
-            ends = tuple(values / values.norm(dim=-1, keepdim=True).clamp(min=TINY) for values in ends)
-            ends = ends[0], torch.where((ends[0] * ends[1]).sum(dim=-1, keepdim=True) < 0, -ends[1], ends[1])
-        fields.append(torch.where(alone, child, share * ends[0] + (1 - share) * ends[1]))
-    siblings = nodes.counts[parents].clamp(min=1)
-    return *fields, torch.where(whole, 1, t + (1 - t) / siblings)
+def gather(nodes: Nodes, ids: Tensor, exponents: Tensor) -> tuple[Tensor, ...]:
+    """Means, quats, scales, opacities, sh and exponents, as `lod.gather`."""
+    return *(values[ids.long()] for values in nodes[:5]), exponents

@@ -4,6 +4,7 @@ import heapq
 import math
 import random
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from lyra.engine.lod.tree import GROWTH, SLACK, Tree, as_nodes
 from lyra.engine.scene.gaussians import Gaussians
 from lyra.kernels.constants import CLUSTER
 from lyra.kernels.gaze import Gaze
-from lyra.kernels.lod import Nodes, cluster_spheres
+from lyra.kernels.lod import Cut, Nodes, cluster_spheres
 
 
 def random_tree(size: int, seed: int, *, ties: bool = False, sh: int = 1, place: float = 0.0) -> Tree:
@@ -189,12 +190,27 @@ def heap_cut(nodes: Nodes, roots: Tensor, errors: Tensor, budget: int, floor: fl
     return drawn, floor
 
 
-def covered(nodes: Nodes, roots: Tensor, ids: Tensor) -> None:
-    """Assert that every leaf, or what stands for it while it is not resident, has one drawn ancestor-or-self."""
+def standing(nodes: Nodes, found: Cut) -> Tensor:
+    """What a cut draws, without the parents that fade: those whose children it draws."""
+    ids = found.ids[: int(found.number)].cpu()
+    return ids[~torch.isin(ids, nodes.parents[ids.long()])]
+
+
+def covered(nodes: Nodes, roots: Tensor, found: Cut) -> None:
+    """Assert that every leaf, or what stands for it while it is not resident, has one drawn ancestor-or-self.
+
+    Besides there may be parents that fade, all of whose children are drawn: their exponents make up for each other's.
+    """
     children, counts = nodes.children.tolist(), nodes.counts.tolist()
-    drawn = ids.tolist()
-    assert len(set(drawn)) == len(drawn)
-    chosen = set(drawn)
+    number = int(found.number)
+    exponents = dict(zip(found.ids[:number].tolist(), found.exponents[:number].tolist(), strict=True))
+    assert len(exponents) == number
+    chosen = set(standing(nodes, found).tolist())
+    for i in set(exponents) - chosen:
+        arriving = range(children[i], children[i] + counts[i])
+        assert all(exponents.pop(child) + exponents[i] == pytest.approx(1, abs=1e-6) for child in arriving)
+        assert exponents.pop(i) < 1
+    assert set(exponents.values()) <= {1.0}
     waiting = [(int(root), 0) for root in roots]
     while waiting:
         node, above = waiting.pop()

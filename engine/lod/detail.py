@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ...kernels.frames import Span, no_span
 from ...kernels.gaze import Gaze
-from ...kernels.lod import Drawn, Nodes, cut, interpolate
+from ...kernels.lod import Drawn, Nodes, cut, gather
 from ..cache import PageCache
 from .tree import Tree, as_nodes
 
 NEAR = 1e-3  # of the root's radius: distances are not taken to be less
-STAGES = ("pages", "cut", "interpolate", "profile")  # the spans, in order; the renderer does the last
+STAGES = ("pages", "cut", "gather", "profile")  # the spans, in order; the renderer does the last
 
 
 class Detail:
@@ -72,8 +72,8 @@ class Detail:
         self._known.copy_(found.threshold, non_blocking=True)
         if self._arrived is not None:
             self._arrived.record()
-        with span("interpolate"):
-            return interpolate(self._nodes, found.ids, found.t, out=self.room, backend=self._backend)
+        with span("gather"):
+            return gather(self._nodes, found.ids, found.exponents, out=self.room, backend=self._backend)
 
     def _last(self) -> float:
         """The last threshold that has come back."""

@@ -2,6 +2,9 @@
 
 Reads 20 bytes a cluster, 24 a node of those clusters that reach below a guess of the threshold, and of the drawn nodes
 what their view errors take. A guess that leaves room is lowered; what has been read is kept.
+
+What decides about a node is handed to kernels as `choice`: the threshold, its key, the index before which nodes with
+exactly that key are expanded too, the view error below which groups fade, and the threshold as a share of that.
 """
 
 import numpy as np
@@ -10,7 +13,7 @@ from numba import get_num_threads, prange
 from torch import Tensor
 
 from .. import gaze as g
-from ..constants import CLUSTER, TRANSITION
+from ..constants import CLUSTER, FADING, FAINTEST
 from ..lod import Nodes
 from .compiled import compiled
 from .lod_errors import AT_ONCE, BINS, LAST_KEY, SHIFT, add_gains, bound_clusters, list_keys, node_error, read_clusters
@@ -19,7 +22,7 @@ from .threads import all_cores
 
 f32 = np.float32
 _ZERO, _ONE = f32(0), f32(1)
-_TRANSITION = f32(TRANSITION)
+_FAINTEST = f32(FAINTEST)
 
 _LOWER = f32(0.95)  # of the last threshold: where to look first
 _AIM, _FEWEST, _MOST_MORE = 1.2, 1.2, 4.0  # a guess takes in so many times the clusters of the last, by what that left
@@ -82,13 +85,44 @@ def _list_expanded(keys, at, first, last_key, last, list_out):
     return count
 
 
-@compiled(parallel=True)
-def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluster, given_out):
-    """How many nodes each cluster's expanded nodes give to the cut: [threads, clusters], to be summed.
+@compiled()
+def _own_error(i, values, slots, means, radii, errors, row, gazed):
+    """View error of a node; those of clusters that were read are there, 0 for what cannot be expanded."""
+    slot, error = np.int64(element(slots, i // CLUSTER)), element(errors, i)
+    found = element(values, slot * CLUSTER + i % CLUSTER) if slot >= 0 else _ZERO
+    if found > _ZERO or error == _ZERO:
+        return found
+    x, y, z = element(means, 3 * i), element(means, 3 * i + 1), element(means, 3 * i + 2)
+    return node_error(x, y, z, element(radii, i), error, row, gazed)
 
-    That is all of their children, less those that are expanded themselves, which take themselves off. That a parent is
-    expanded too is certain only where errors are monotone; it is looked up, for the sums decide what is written where.
+
+@compiled()
+def _arrival(above, child, count, keys, values, slots, means, radii, errors, row, gazed, choice):
+    """t of a group of children, from their parent's view error and their own; 1 where that does not fade."""
+    threshold, last_key, last, fading, share = choice
+    if not above < fading or count < 2:
+        return _ONE
+    largest = _ZERO
+    for i in range(child, child + count):
+        if not _is_drawn(i, slots, keys, last_key, last):
+            return _ONE
+        largest = most(largest, _own_error(i, values, slots, means, radii, errors, row, gazed))
+    start = most(above * share, largest)
+    return most(_FAINTEST, least(_ONE, (above - threshold) / (above - start))) if above > start else _ONE
+
+
+@compiled(parallel=True)
+def _count_drawn(
+    keys, values, tops, slots, means, radii, errors, children, counts, parents, row, gazed, choice, next_cluster,
+    given_out,
+):  # fmt: skip
+    """How many rows each cluster's expanded nodes give to the cut: [threads, clusters], to be summed.
+
+    That is all of their children, less those that are expanded themselves, which take themselves off, and themselves
+    where they fade. That a parent is expanded too is certain only where errors are monotone; it is looked up, for the
+    sums decide what is written where.
     """
+    _, last_key, last, _, _ = choice
     for thread in prange(len(given_out)):
         given, listed = given_out[thread], np.empty(CLUSTER + 1, dtype=np.uint8)
         begin = take(next_cluster, AT_ONCE)
@@ -97,10 +131,15 @@ def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluste
                 slot = np.int64(slots[c])
                 if slot < 0 or tops[slot] < last_key:
                     continue
-                first = c * CLUSTER
-                for k in range(_list_expanded(keys, slot * CLUSTER, first, last_key, last, listed)):
-                    i = first + np.int64(element(listed, k))
-                    given[c] += element(counts, i)
+                first, at = c * CLUSTER, slot * CLUSTER
+                for k in range(_list_expanded(keys, at, first, last_key, last, listed)):
+                    j = np.int64(element(listed, k))
+                    i, count = first + j, np.int64(element(counts, first + j))
+                    t = _arrival(
+                        element(values, at + j), np.int64(element(children, i)), count, keys, values, slots, means,
+                        radii, errors, row, gazed, choice,
+                    )  # fmt: skip
+                    given[c] += count + (t < _ONE)
                     parent = np.int64(element(parents, i))
                     if parent >= 0 and not _is_drawn(parent, slots, keys, last_key, last):
                         home = parent // CLUSTER
@@ -108,76 +147,54 @@ def _count_drawn(keys, tops, slots, counts, parents, last_key, last, next_cluste
             begin = take(next_cluster, AT_ONCE)
 
 
-@compiled(inline=True)
-def _arrival(above, own, threshold):
-    """t of a node, from its parent's view error and its own."""
-    start = most(above / _TRANSITION, own)
-    t = most(_ZERO, least(_ONE, (above - threshold) / (above - start)))
-    t = _ONE if above >= _TRANSITION * threshold else t
-    return _ONE if above <= start else t
-
-
-@compiled()
-def _list_drawn(
-    keys, values, slots, children, counts, slot, first, last_key, last, listed, ids_out, above_out, own_out
-):  # fmt: skip
-    """List the nodes that a cluster's expanded nodes give to the cut, with their parents' view errors and their own.
-
-    An own of 0 says that it is not known: of leaves, of what cannot be expanded, and of clusters that were not read.
-    """
-    count, at = 0, slot * CLUSTER
-    for k in range(_list_expanded(keys, at, first, last_key, last, listed)):
-        j = np.int64(element(listed, k))
-        child, above = np.int64(element(children, first + j)), element(values, at + j)
-        for i in range(child, child + np.int64(element(counts, first + j))):
-            place = np.int64(element(slots, i // CLUSTER)) * CLUSTER + i % CLUSTER
-            put(ids_out, count, np.int32(i))
-            put(above_out, count, above)
-            put(own_out, count, element(values, place) if place >= 0 else _ZERO)
-            count += place < 0 or not _is_expanded(i, element(keys, place), last_key, last)
-    return count
-
-
 @compiled(parallel=True)
 def _emit(
-    keys, values, tops, slots, starts, means, radii, errors, children, counts, row, gazed, threshold, last_key, last,
-    next_cluster, threads, ids_out, t_out, errors_out,
+    keys, values, slots, starts, means, radii, errors, children, counts, row, gazed, choice, next_cluster, threads,
+    ids_out, exponents_out, errors_out,
 ):  # fmt: skip
+    _, last_key, last, _, _ = choice
     for _ in prange(threads):
         listed = np.empty(CLUSTER + 1, dtype=np.uint8)
-        ids = np.empty(CLUSTER * 255 + 1, dtype=np.int32)
-        aboves, owns = np.empty(CLUSTER * 255 + 1, dtype=f32), np.empty(CLUSTER * 255 + 1, dtype=f32)
         begin = take(next_cluster, AT_ONCE)
         while begin < len(slots):
             for c in range(begin, least(begin + AT_ONCE, len(slots))):
-                if starts[c + 1] == starts[c]:
-                    continue
                 place = starts[c]
-                drawn = _list_drawn(
-                    keys, values, slots, children, counts, np.int64(slots[c]), c * CLUSTER, last_key, last, listed,
-                    ids, aboves, owns,
-                )  # fmt: skip
-                for k in range(drawn):
-                    i, own = np.int64(element(ids, k)), element(owns, k)
-                    if own == _ZERO and element(errors, i) > _ZERO:
-                        x, y, z = element(means, 3 * i), element(means, 3 * i + 1), element(means, 3 * i + 2)
-                        own = node_error(x, y, z, element(radii, i), element(errors, i), row, gazed)
-                    put(ids_out, place + k, np.int32(i))
-                    put(errors_out, place + k, own)
-                    put(t_out, place + k, _arrival(element(aboves, k), own, threshold))
+                if starts[c + 1] == place:
+                    continue
+                first, at = c * CLUSTER, np.int64(slots[c]) * CLUSTER
+                for k in range(_list_expanded(keys, at, first, last_key, last, listed)):
+                    j = np.int64(element(listed, k))
+                    above, child = element(values, at + j), np.int64(element(children, first + j))
+                    count = np.int64(element(counts, first + j))
+                    t = _arrival(
+                        above, child, count, keys, values, slots, means, radii, errors, row, gazed, choice
+                    )  # fmt: skip
+                    for i in range(child, child + count):
+                        if _is_drawn(i, slots, keys, last_key, last):
+                            own = _own_error(i, values, slots, means, radii, errors, row, gazed)
+                            put(ids_out, place, np.int32(i))
+                            put(errors_out, place, own)
+                            put(exponents_out, place, t)
+                            place += 1
+                    if t < _ONE:
+                        put(ids_out, place, np.int32(first + j))
+                        put(errors_out, place, above)
+                        put(exponents_out, place, _ONE - t)
+                        place += 1
             begin = take(next_cluster, AT_ONCE)
 
 
 @compiled()
 def _emit_roots(
-    roots, keys, slots, means, radii, errors, row, gazed, last_key, last, ids_out, t_out, errors_out
+    roots, keys, slots, means, radii, errors, row, gazed, choice, ids_out, exponents_out, errors_out
 ):  # fmt: skip
     """How many roots are drawn themselves."""
+    _, last_key, last, _, _ = choice
     count = 0
     for k in range(len(roots)):
         i = np.int64(roots[k])
         if _is_drawn(i, slots, keys, last_key, last):
-            ids_out[count], t_out[count] = roots[k], _ONE
+            ids_out[count], exponents_out[count] = roots[k], _ONE
             errors_out[count] = node_error(
                 means[3 * i], means[3 * i + 1], means[3 * i + 2], radii[i], errors[i], row, gazed
             )
@@ -234,16 +251,34 @@ def _key(value: np.float32) -> int:
     return int(value.view(np.int32))
 
 
-def _find(reading: _Reading, roots: int, budget: int, previous: np.float32 | None) -> tuple[np.float32, int]:
-    """Threshold, and the index before which nodes with exactly that view error are expanded too."""
-    floor, room = f32(reading.row[g.FLOOR]), max(budget - roots, 0)
+def _find(reading: _Reading, roots: int, budget: int, previous: np.float32 | None) -> tuple:
+    """What decides about each node; see above."""
+    reserve = budget // FADING
+    room = target = max(budget - reserve - roots, 0)
+    floor, threshold, last = f32(reading.row[g.FLOOR]), None, 0
     if previous is not None:
         previous = max(previous, floor)
         reading.lower(max(previous * _LOWER, floor), _key(previous))
-        count = roots + int(reading.gains[:, BINS].sum())
-        if 99 * budget <= 100 * count <= 100 * budget:
-            return previous, 0
-    wanted, ordered = budget * _CLUSTERS_A_NODE, np.sort(reading.uppers)[::-1]
+        enough = max(-(-99 * (budget - reserve) // 100) - roots, 0)
+        added = int(reading.gains[:, BINS].sum())
+        if enough <= added <= room:
+            threshold = previous
+        elif added < enough:
+            target = enough
+    if threshold is None and (previous is None or previous <= floor):  # the more so since all has been read
+        found = _first_above(reading, max(budget - roots, 0))
+        threshold = floor if found[0] <= floor else None
+    if threshold is None:
+        threshold, last = _first_above(reading, target)
+    fading, _ = _first_above(reading, max(room - reserve, 0)) if reserve else (threshold, 0)
+    share = threshold / fading if fading > threshold else _ONE
+    return f32(threshold), np.int64(_key(threshold)), np.int64(last), f32(fading), f32(share)
+
+
+def _first_above(reading: _Reading, room: int) -> tuple[np.float32, int]:
+    """View error and index of the first node that does not fit; the floor and 0 where all do."""
+    floor = f32(reading.row[g.FLOOR])
+    wanted, ordered = room * _CLUSTERS_A_NODE, None
     while True:
         gains = reading.gains[:, :BINS].sum(axis=0)
         total = int(gains.sum())
@@ -251,6 +286,8 @@ def _find(reading: _Reading, roots: int, budget: int, previous: np.float32 | Non
             break
         if reading.above <= floor:
             return floor, 0
+        if ordered is None:
+            ordered = np.sort(reading.uppers)[::-1]
         if reading.read:
             wanted = max(wanted, reading.read) * min(max(_AIM * room / max(total, 1), _FEWEST), _MOST_MORE)
         reading.lower(max(ordered[int(wanted)], floor) if wanted < len(ordered) else floor)
@@ -268,30 +305,30 @@ def _find(reading: _Reading, roots: int, budget: int, previous: np.float32 | Non
 def cut(
     nodes: Nodes, roots: Tensor, row: Tensor, gazed: bool, budget: int, previous: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids, t, view errors and threshold, as `lod.cut`; `row` is that of kernels/gaze.py."""
+    """Ids, exponents, view errors and threshold, as `lod.cut`; `row` is that of kernels/gaze.py."""
     read = nodes.means, nodes.radii, nodes.errors, nodes.children, nodes.counts
     flat = [tensor.detach().numpy().reshape(-1) for tensor in read]
     bounds, largest = nodes.cluster_bounds.numpy().reshape(-1), nodes.cluster_errors.numpy()
     tops, numbers = roots.numpy(), row.numpy()
     with all_cores():
         reading = _Reading(flat, bounds, largest, numbers, gazed)
-        last_threshold = None if previous is None else f32(previous.item())
-        threshold, last = _find(reading, len(tops), budget, last_threshold)
-        choice = _key(threshold), last
+        choice = _find(reading, len(tops), budget, None if previous is None else f32(previous.item()))
+        known = reading.keys, reading.values
         given = np.zeros((reading.threads, len(largest)), dtype=np.int64)
-        tree = reading.keys, reading.tops, reading.slots
-        _count_drawn(*tree, flat[4], nodes.parents.numpy(), *choice, _counter(), given)
+        _count_drawn(
+            *known, reading.tops, reading.slots, *flat, nodes.parents.numpy(), numbers, gazed, choice, _counter(), given
+        )  # fmt: skip
         starts = np.zeros(len(largest) + 1, dtype=np.int64)
         np.cumsum(given.sum(axis=0), out=starts[1:])
         total = len(tops) + int(starts[-1])
-        ids, t, errors = np.empty(total, dtype=np.int32), np.empty(total, dtype=f32), np.empty(total, dtype=f32)
+        ids, exponents, errors = (np.empty(total, dtype=kind) for kind in (np.int32, f32, f32))
         own = _emit_roots(
-            tops, reading.keys, reading.slots, *flat[:3], numbers, gazed, *choice, ids, t, errors
+            tops, reading.keys, reading.slots, *flat[:3], numbers, gazed, choice, ids, exponents, errors
         )  # fmt: skip
         count = own + int(starts[-1])
         _emit(
-            reading.keys, reading.values, reading.tops, reading.slots, starts + own, *flat, numbers, gazed, threshold,
-            *choice, _counter(), reading.threads, ids, t, errors,
+            *known, reading.slots, starts + own, *flat, numbers, gazed, choice, _counter(), reading.threads,
+            ids, exponents, errors,
         )  # fmt: skip
-    ids, t, errors = (torch.from_numpy(array[:count]) for array in (ids, t, errors))
-    return ids, t, errors, torch.tensor(threshold)
+    ids, exponents, errors = (torch.from_numpy(array[:count]) for array in (ids, exponents, errors))
+    return ids, exponents, errors, torch.tensor(choice[0])

@@ -3,10 +3,11 @@
 `read_kernel`, one program a cluster, skips it by its bound or finds its view errors, whose bits are the keys of nodes
 that may be expanded, and adds what expanding them gives to a histogram. With the last threshold it reads clusters that
 reach 95 % of that, and `settle_kernel` says whether this is enough; a second launch reads the others, and returns at
-once where it is. `choose_kernel`, a single program, finds the bin of the first node that does not fit; `split_kernel`
-splits that bin, by the key's next digits and then by the index's, so that equal errors are told apart. Children of
-expanded nodes are walked by `count_drawn_kernel` and `write_drawn_kernel`. Bytes: 20 a cluster, 28 a node of those
-read, and of the keys a few passes where they are high.
+once where it is. `choose_kernel`, a program for each of two searches, finds the bin of the first node that does not
+fit: the threshold, and the view error below which groups fade. `split_kernel` splits these bins, by the key's next
+digits and then, of the threshold's, by the index's, so that equal errors are told apart. Children of expanded nodes are
+walked by `count_drawn_kernel` and `write_drawn_kernel`. Bytes: 20 a cluster, 28 a node of those read, and of the keys a
+few passes where they are high.
 Constexpr: GAZED; LOWER, whether there is a last threshold; AGAIN, the second launch; SHIFT, BINS, BY_INDEX, the digit.
 """
 
@@ -22,15 +23,16 @@ from .lod_errors import FLOOR, node_error, view_error
 CLUSTER = tl.constexpr(c.CLUSTER)
 LAST_KEY = tl.constexpr(2**31 - 1)
 LARGEST = tl.constexpr(0x7F7FFFFF)  # the key of the largest finite error
-TRANSITION = tl.constexpr(c.TRANSITION)
+FAINTEST = tl.constexpr(c.FAINTEST)
 LOWER_GUESS = tl.constexpr(0.95)  # of the last threshold
 UP = tl.constexpr(1.0001)  # pays for the rounding of a node's error and of its cluster's bound
 
 DIGITS = ((18, 1 << 13), (9, 1 << 9), (0, 1 << 9))  # of 31 bits: shift and bins
 FIRST_SHIFT, FIRST_BINS = tl.constexpr(DIGITS[0][0]), tl.constexpr(DIGITS[0][1])
 
-# What the launches of a cut hand on. A node is expanded if its key is above KEY, or equal and LAST_KEY - index is above
-# LAST, the complement of an index; while digits are looked for, those not yet known are 0.
+# What the launches of a cut hand on: of the search for the threshold, and of that for what fades. A node is expanded if
+# its key is above the first KEY, or equal and LAST_KEY - index is above LAST, the complement of an index; while digits
+# are looked for, those not yet known are 0.
 STATE = 4
 STATUS, KEY, LAST, ROOM = (tl.constexpr(i) for i in range(STATE))
 READ_MORE, SEARCH, SETTLED = (tl.constexpr(i) for i in range(3))
@@ -48,7 +50,7 @@ def _bits(value):
 @triton.jit
 def read_kernel(
     means, radii, errors, children, counts, bounds, largest,  # [m, 3] [m] [m] [m] [m] [clusters, 4] [clusters]
-    row, previous, state,  # [14] [] [STATE]
+    row, previous, state,  # [28] [] [2, STATE]
     # out:
     keys_out, tops_out, gains_out,  # [m] [clusters] [FIRST_BINS + 1], the last above the last threshold
     GAZED: tl.constexpr, LOWER: tl.constexpr, AGAIN: tl.constexpr,
@@ -83,17 +85,17 @@ def read_kernel(
 
 @triton.jit
 def settle_kernel(
-    gains, row, previous,  # [FIRST_BINS + 1] [14] []
+    gains, row, previous,  # [FIRST_BINS + 1] [28] []
     # out:
-    state,  # [STATE]
-    room, enough, most,  # nodes that may be added; the last threshold is kept if it adds so many, and no more
+    state,  # [2, STATE]
+    room, enough,  # nodes that may be added; the last threshold is kept if it adds so many, and no more
     BINS: tl.constexpr, SHIFT: tl.constexpr,
 ):  # fmt: skip
     """After reading down to a guess: whether the last threshold is kept, or else the one looked for has been read."""
     bins, floor, last = tl.arange(0, BINS), tl.load(row + FLOOR), tl.load(previous)
     added = tl.load(gains + BINS)
     read = bins > (_bits(tl.maximum(last * LOWER_GUESS, floor)) >> SHIFT)  # bins of which nothing is missing
-    if (added >= enough) & (added <= most):
+    if (added >= enough) & (added <= room):
         tl.store(state + STATUS, SETTLED)
         tl.store(state + KEY, _bits(tl.maximum(last, floor)))
         tl.store(state + LAST, LAST_KEY)
@@ -103,53 +105,67 @@ def settle_kernel(
 
 @triton.jit
 def choose_kernel(
-    gains, row,  # [BINS] [14]
+    gains, row, previous,  # [BINS], or [2, BINS] [28] []
     # out:
-    state,  # [STATE]
-    room,
-    FIRST: tl.constexpr, BY_INDEX: tl.constexpr, SHIFT: tl.constexpr, BINS: tl.constexpr,
+    state,  # [2, STATE]
+    all_room, room, enough, before,  # nodes that may be added: if all fit; else; if the last threshold adds too few; by
+    # what does not fade
+    FIRST: tl.constexpr, LOWER: tl.constexpr, BY_INDEX: tl.constexpr, SHIFT: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     """The next digit of the first node that does not fit, or that all nodes fit."""
-    if tl.load(state + STATUS) == SETTLED:
+    search = tl.program_id(0)
+    own = state + search * STATE
+    if tl.load(own + STATUS) == SETTLED:
         return
-    if not FIRST:
-        room = tl.load(state + ROOM)
+    if FIRST:
+        total = tl.sum(tl.load(gains + tl.arange(0, BINS)), axis=0)
+        if LOWER:
+            room = tl.where(tl.load(gains + BINS) < enough, enough, room)
+            total = tl.where(tl.load(previous) <= tl.load(row + FLOOR), total, LAST_KEY)
+        room = tl.where(total <= all_room, all_room, room)
+        room = tl.where(search == 0, room, before)
+    else:
+        gains += search * BINS
+        room = tl.load(own + ROOM)
     bins = tl.arange(0, BINS)
     totals = tl.cumsum(tl.load(gains + (BINS - 1 - bins)), axis=0)  # from the highest bin on
     if tl.max(totals, axis=0) <= room:
-        tl.store(state + STATUS, SETTLED)
-        tl.store(state + KEY, _bits(tl.load(row + FLOOR)))
-        tl.store(state + LAST, LAST_KEY)
+        tl.store(own + STATUS, SETTLED)
+        tl.store(own + KEY, _bits(tl.load(row + FLOOR)))
+        tl.store(own + LAST, LAST_KEY)
     else:
-        tl.store(state + STATUS, SEARCH)
-        tl.store(state + ROOM, room - tl.max(tl.where(totals > room, 0, totals), axis=0))
+        tl.store(own + STATUS, SEARCH)
+        tl.store(own + ROOM, room - tl.max(tl.where(totals > room, 0, totals), axis=0))
         digit = BINS - 1 - tl.min(tl.where(totals > room, bins, BINS), axis=0)
-        where = state + (LAST if BY_INDEX else KEY)
+        where = own + (LAST if BY_INDEX else KEY)
         tl.store(where, tl.load(where) | (digit << SHIFT))
 
 
 @triton.jit
 def split_kernel(
-    keys, tops, counts, state,  # [m] [clusters] [m] [STATE]
+    keys, tops, counts, state,  # [m] [clusters] [m] [2, STATE]
     # out:
-    gains_out,  # [BINS]
+    gains_out,  # [2, BINS], or [BINS] by index
     BY_INDEX: tl.constexpr, SHIFT: tl.constexpr, BINS: tl.constexpr,
 ):  # fmt: skip
     """Gains by the next digit, of nodes whose digits so far are those of the first that does not fit."""
     cluster = tl.program_id(0).to(tl.int64)
-    known = tl.load(state + KEY)
-    if (tl.load(state + STATUS) == SETTLED) | (tl.load(tops + cluster) < known):
-        return
-    i = cluster * CLUSTER + tl.arange(0, CLUSTER)
-    key = tl.load(keys + i)
-    if BY_INDEX:
-        rank = (-i + LAST_KEY).to(tl.int32)
-        alike = (key == known) & (rank // BINS >> SHIFT == tl.load(state + LAST) // BINS >> SHIFT)
-    else:
-        rank = key
-        alike = key // BINS >> SHIFT == known // BINS >> SHIFT
-    gain = tl.load(counts + i, mask=alike, other=1) - 1
-    tl.atomic_add(gains_out + ((rank >> SHIFT) & (BINS - 1)), gain, mask=gain > 0, sem="relaxed")
+    top = tl.load(tops + cluster)
+    for search in tl.static_range(1 if BY_INDEX else 2):
+        own = state + search * STATE
+        known = tl.load(own + KEY)
+        if (tl.load(own + STATUS) != SETTLED) & (top >= known):
+            i = cluster * CLUSTER + tl.arange(0, CLUSTER)
+            key = tl.load(keys + i)
+            if BY_INDEX:
+                rank = (-i + LAST_KEY).to(tl.int32)
+                alike = (key == known) & (rank // BINS >> SHIFT == tl.load(own + LAST) // BINS >> SHIFT)
+            else:
+                rank = key
+                alike = key // BINS >> SHIFT == known // BINS >> SHIFT
+            gain = tl.load(counts + i, mask=alike, other=1) - 1
+            bins = gains_out + search * BINS + ((rank >> SHIFT) & (BINS - 1))
+            tl.atomic_add(bins, gain, mask=gain > 0, sem="relaxed")
 
 
 @triton.jit
@@ -187,21 +203,44 @@ def _is_drawn(i, mask, keys, tops, key_cut, last, CLUSTER: tl.constexpr):
 
 
 @triton.jit
+def _arrivals(
+    first, count, above, keys, tops, means, radii, errors, row, state,
+    GAZED: tl.constexpr, CLUSTER: tl.constexpr,
+):  # fmt: skip
+    """t of each lane's group of children, as in `lod.cut`; 1 where it does not fade."""
+    key_cut, last = tl.load(state + KEY), tl.load(state + LAST)
+    threshold = key_cut.to(tl.float32, bitcast=True)
+    fading = tl.load(state + STATE + KEY).to(tl.float32, bitcast=True)
+    whole = (count > 1) & (above < fading)
+    largest = tl.zeros_like(above)
+    for k in range(tl.max(tl.where(whole, count, 0), axis=0)):
+        mask = whole & (k < count)
+        own = node_error(first + k, mask, means, radii, errors, row, GAZED)
+        largest = tl.maximum(largest, tl.where(mask, own, 0.0))
+        whole &= _is_drawn(first + k, mask, keys, tops, key_cut, last, CLUSTER) | (k >= count)
+    start = tl.maximum(above * (threshold / fading), largest)
+    whole &= above > start
+    t = (above - threshold) / tl.where(whole, above - start, 1.0)
+    return tl.where(whole, tl.minimum(tl.maximum(t, FAINTEST), 1.0), 1.0)
+
+
+@triton.jit
 def count_drawn_kernel(
-    roots, keys, tops, children, counts, state,  # [s] [m] [clusters] [m] [m] [STATE]
+    roots, keys, tops, means, radii, errors, children, counts, row, state,
     # out:
-    given_out,  # [root blocks + clusters] nodes that each block of roots, or cluster of parents, gives to the cut
+    given_out,  # [root blocks + clusters] rows that each block of roots, or cluster of parents, gives to the cut
     root_count, root_blocks,
-    CLUSTER: tl.constexpr,
+    GAZED: tl.constexpr, CLUSTER: tl.constexpr,
 ):  # fmt: skip
     key_cut, last = tl.load(state + KEY), tl.load(state + LAST)
-    first, count, _ = _groups(
+    first, count, above = _groups(
         roots, keys, tops, children, counts, key_cut, last, root_count, root_blocks, CLUSTER
     )  # fmt: skip
-    drawn = tl.zeros((CLUSTER,), tl.int32)
+    t = _arrivals(first, count, above, keys, tops, means, radii, errors, row, state, GAZED, CLUSTER)
+    given = (t < 1.0).to(tl.int32)
     for k in range(tl.max(count, axis=0)):
-        drawn += _is_drawn(first + k, k < count, keys, tops, key_cut, last, CLUSTER).to(tl.int32)
-    tl.store(given_out + tl.program_id(0), tl.sum(drawn, axis=0))
+        given += _is_drawn(first + k, k < count, keys, tops, key_cut, last, CLUSTER).to(tl.int32)
+    tl.store(given_out + tl.program_id(0), tl.sum(given, axis=0))
 
 
 @triton.jit
@@ -209,48 +248,51 @@ def write_drawn_kernel(
     roots, keys, tops, means, radii, errors, children, counts, row, state,
     ends,  # [root blocks + clusters] running total of what is given
     # out:
-    ids_out, t_out, errors_out,  # [capacity]
+    ids_out, exponents_out, errors_out,  # [capacity]
     root_count, root_blocks, capacity,
     GAZED: tl.constexpr, CLUSTER: tl.constexpr,
 ):  # fmt: skip
-    """The drawn nodes, in order; t as in `lod.cut`."""
+    """The drawn nodes, in order; exponents as in `lod.cut`."""
     block = tl.program_id(0)
-    start = tl.load(ends + block - 1, mask=block > 0, other=0)
-    if tl.load(ends + block) == start:
+    begin = tl.load(ends + block - 1, mask=block > 0, other=0)
+    if tl.load(ends + block) == begin:
         return
     key_cut, last = tl.load(state + KEY), tl.load(state + LAST)
     first, count, above = _groups(
         roots, keys, tops, children, counts, key_cut, last, root_count, root_blocks, CLUSTER
     )  # fmt: skip
-    most = tl.max(count, axis=0)
-    drawn = tl.zeros((CLUSTER,), tl.int32)
+    t = _arrivals(first, count, above, keys, tops, means, radii, errors, row, state, GAZED, CLUSTER)
+    most, fades = tl.max(count, axis=0), t < 1.0
+    given = fades.to(tl.int32)
     for k in range(most):
-        drawn += _is_drawn(first + k, k < count, keys, tops, key_cut, last, CLUSTER).to(tl.int32)
-    place = start + tl.cumsum(drawn, axis=0) - drawn
-    threshold = key_cut.to(tl.float32, bitcast=True)
+        given += _is_drawn(first + k, k < count, keys, tops, key_cut, last, CLUSTER).to(tl.int32)
+    place = begin + tl.cumsum(given, axis=0) - given
     for k in range(most):
         i = first + k
         mask = _is_drawn(i, k < count, keys, tops, key_cut, last, CLUSTER)
         own = node_error(i, mask, means, radii, errors, row, GAZED)
-        begin = tl.maximum(above / TRANSITION, own)
-        arriving = (above < TRANSITION * threshold) & (above > begin)
-        t = (above - threshold) / tl.where(arriving, above - begin, 1.0)
-        t = tl.where(arriving, tl.minimum(tl.maximum(t, 0.0), 1.0), 1.0)
         fits = mask & (place < capacity)  # a hierarchy that breaks the rules may give too many
         tl.store(ids_out + place, i, mask=fits)
         tl.store(errors_out + place, own, mask=fits)
-        tl.store(t_out + place, t, mask=fits)
+        tl.store(exponents_out + place, t, mask=fits)
         place += mask.to(tl.int32)
+    fits = fades & (place < capacity)
+    tl.store(ids_out + place, (block - root_blocks) * CLUSTER + tl.arange(0, CLUSTER), mask=fits)
+    tl.store(errors_out + place, above, mask=fits)
+    tl.store(exponents_out + place, 1.0 - t, mask=fits)
 
 
 def _find(nodes: Nodes, row: Tensor, gazed: bool, budget: int, roots: int, previous: Tensor | None):
     """Keys and largest keys of clusters, and the state that says which nodes are expanded."""
     device, clusters, m = row.device, len(nodes.cluster_errors), len(nodes.means)
-    sizes = [STATE, DIGITS[0][1] + 1, *(bins for _, bins in (*DIGITS[1:], *DIGITS))]
+    digits = [(False, *digit) for digit in DIGITS[1:]] + [(True, *digit) for digit in DIGITS]
+    sizes = [2 * STATE, DIGITS[0][1] + 1, *((1 if by_index else 2) * bins for by_index, _, bins in digits)]
     state, first, *finer = torch.zeros(sum(sizes), dtype=torch.int32, device=device).split(sizes)
     keys = torch.empty(m, dtype=torch.int32, device=device)
     tops = torch.full((clusters,), -1, dtype=torch.int32, device=device)
-    room = max(budget - roots, 0)
+    reserve = budget // c.FADING
+    room = max(budget - reserve - roots, 0)
+    enough, before = max(-(-99 * (budget - reserve) // 100) - roots, 0), max(room - reserve, 0)
     read = nodes.means, nodes.radii, nodes.errors, nodes.children, nodes.counts, nodes.cluster_bounds
     read = *read, nodes.cluster_errors, row
     shift, bins = DIGITS[0]
@@ -258,18 +300,17 @@ def _find(nodes: Nodes, row: Tensor, gazed: bool, budget: int, roots: int, previ
         previous = previous.to(device, non_blocking=True)
         outputs, form = (state, keys, tops, first), {"GAZED": gazed, "AGAIN": False, "LOWER": True}
         read_kernel[(clusters,)](*read, previous, *outputs, **form, **LAUNCH)
-        enough = -(-99 * budget // 100) - roots
-        settle_kernel[(1,)](
-            first, row, previous, state, room, enough, budget - roots, BINS=bins, SHIFT=shift, **CHOOSE
-        )  # fmt: skip
+        settle_kernel[(1,)](first, row, previous, state, room, enough, BINS=bins, SHIFT=shift, **CHOOSE)
     form = {"GAZED": gazed, "AGAIN": previous is not None, "LOWER": False}
     read_kernel[(clusters,)](*read, None, state, keys, tops, first, **form, **LAUNCH)
-    choose_kernel[(1,)](first, row, state, room, FIRST=True, BY_INDEX=False, SHIFT=shift, BINS=bins, **CHOOSE)
-    digits = [(False, *digit) for digit in DIGITS[1:]] + [(True, *digit) for digit in DIGITS]
+    targets, lower = (max(budget - roots, 0), room, enough, before), previous is not None
+    form = {"BY_INDEX": False, "SHIFT": shift, "BINS": bins}
+    choose_kernel[(2,)](first, row, previous, state, *targets, FIRST=True, LOWER=lower, **form, **CHOOSE)
     for gains, (by_index, shift, bins) in zip(finer, digits, strict=True):
         form = {"BY_INDEX": by_index, "SHIFT": shift, "BINS": bins}
         split_kernel[(clusters,)](keys, tops, nodes.counts, state, gains, **form, **LAUNCH)
-        choose_kernel[(1,)](gains, row, state, room, FIRST=False, **form, **CHOOSE)
+        searches = 1 if by_index else 2
+        choose_kernel[(searches,)](gains, row, previous, state, *targets, FIRST=False, LOWER=lower, **form, **CHOOSE)
     return keys, tops, state
 
 
@@ -280,13 +321,12 @@ def cut(
     keys, tops, state = _find(nodes, row, gazed, budget, len(roots), previous)
     blocks, capacity, device = triton.cdiv(len(roots), c.CLUSTER), max(budget, len(roots)), row.device
     given = torch.empty(blocks + len(tops), dtype=torch.int32, device=device)
-    form, sizes = {"CLUSTER": c.CLUSTER, **LAUNCH}, (len(roots), blocks)
-    count_drawn_kernel[(len(given),)](roots, keys, tops, nodes.children, nodes.counts, state, given, *sizes, **form)
+    form = {"GAZED": gazed, "CLUSTER": c.CLUSTER, **LAUNCH}
+    links = nodes.means, nodes.radii, nodes.errors, nodes.children, nodes.counts
+    walked = roots, keys, tops, *links, row, state
+    count_drawn_kernel[(len(given),)](*walked, given, len(roots), blocks, **form)
     ends = given.cumsum(0, dtype=torch.int32)
     ids = torch.full((capacity,), -1, dtype=torch.int32, device=device)
-    t, errors = torch.ones(capacity, device=device), torch.zeros(capacity, device=device)
-    write_drawn_kernel[(len(given),)](
-        roots, keys, tops, nodes.means, nodes.radii, nodes.errors, nodes.children, nodes.counts, row, state, ends,
-        ids, t, errors, *sizes, capacity, GAZED=gazed, **form,
-    )  # fmt: skip
-    return ids, t, errors, ends[-1].clamp(max=capacity), state[KEY.value].view(torch.float32)
+    exponents, errors = torch.ones(capacity, device=device), torch.zeros(capacity, device=device)
+    write_drawn_kernel[(len(given),)](*walked, ends, ids, exponents, errors, len(roots), blocks, capacity, **form)
+    return ids, exponents, errors, ends[-1].clamp(max=capacity), state[KEY.value].view(torch.float32)

@@ -93,7 +93,7 @@ def test_without_matplotlib_the_figures_are_written(
     printed = capsys.readouterr()
     assert "pip install 'lyra-gs[plot]'" in printed.err
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    for word in ("FLIP", "interpolate", "cut rms", "cold start", "evictions"):
+    for word in ("FLIP", "gather", "cut rms", "cold start", "evictions"):
         assert word in printed.out
 
 
@@ -124,7 +124,7 @@ def test_a_cut_is_drawn_as_by_a_renderer(tree: Tree) -> None:
     found = popping._chooser(nodes, 300, "cpu")(CAMERA, None)
     frame = Renderer(tree, budget=300, backend="cpu").render(CAMERA).rgb
     torch.testing.assert_close(popping.draw(nodes, found, CAMERA, "cpu"), frame, atol=2e-6, rtol=0)
-    assert bool((found.t < 1).any())
+    assert bool((found.exponents < 1).any())
 
 
 def test_nothing_pops_where_nothing_moves_or_all_is_drawn(scene: Gaussians, tree: Tree) -> None:

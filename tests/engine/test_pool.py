@@ -108,7 +108,7 @@ def test_filling_while_another_thread_cuts(stores: list[Store]) -> None:
 
     def found(nodes: Nodes, backend: str) -> list[list[float]]:
         made = cut(nodes, torch.zeros(1, dtype=torch.int32), eye, budget=10_000, near=0.01, backend=backend)
-        return [made.ids.tolist(), made.t.tolist(), made.errors.tolist(), [float(made.threshold)]]
+        return [made.ids.tolist(), made.exponents.tolist(), made.errors.tolist(), [float(made.threshold)]]
 
     expected = found(pool.nodes, "cpu")
     thread = threading.Thread(target=fill)

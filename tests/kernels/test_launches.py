@@ -16,7 +16,7 @@ from lyra.engine.renderer import Renderer
 from lyra.engine.scene.camera import Camera
 from lyra.engine.scene.gaussians import Gaussians
 from lyra.kernels.gpu.composite import CHUNK
-from lyra.kernels.lod import cut, interpolate
+from lyra.kernels.lod import cut, gather
 from lyra.kernels.options import Options
 from lyra.kernels.rasterize import rasterize
 
@@ -129,8 +129,8 @@ def test_a_cut_waits_for_nothing(lod_trees: ModuleType, kept: bool) -> None:
     last = cut(nodes, roots, torch.zeros(3), **options).threshold if kept else None
     with counting() as (launches, waits):
         found = cut(nodes, roots, torch.zeros(3), previous=last, **options)
-        interpolate(nodes, found.ids, found.t, backend="triton")
+        gather(nodes, found.ids, found.exponents, backend="triton")
     assert waits.count == 0
     digits = {"split_kernel": 5, "choose_kernel": 6, "count_drawn_kernel": 1, "write_drawn_kernel": 1}
-    blends = {"blend_nodes_kernel": 1, "blend_colors_kernel": 1}
-    assert launches == Counter({"read_kernel": 1 + kept, "settle_kernel": int(kept), **digits, **blends})
+    gathers = {"gather_nodes_kernel": 1, "gather_colors_kernel": 1}
+    assert launches == Counter({"read_kernel": 1 + kept, "settle_kernel": int(kept), **digits, **gathers})

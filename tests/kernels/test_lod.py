@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lyra.kernels import lod_reference as reference
-from lyra.kernels.constants import CLUSTER, TRANSITION
+from lyra.kernels.constants import CLUSTER, FADING, FAINTEST
 from lyra.kernels.cpu import lod_errors
 from lyra.kernels.gaze import FLOOR, Gaze, pack_eye
-from lyra.kernels.lod import Cut, Drawn, Nodes, cut, interpolate
+from lyra.kernels.lod import Cut, Drawn, Nodes, cut, gather
 
 SEEDS = range(16)
 BUDGETS = (1, 9, 60, 250, 1000)
@@ -72,8 +72,14 @@ def test_a_cut_is_that_of_the_heap(lod_trees: ModuleType, case: Case, backend: s
     errors = case.errors()
     for budget in BUDGETS:
         found = case.cut(budget, backend)
-        drawn, threshold = lod_trees.heap_cut(case.nodes, case.roots, errors, budget, float(case.row()[FLOOR]))
-        assert len(found.ids) == int(found.number) == len(drawn) and set(found.ids.tolist()) == drawn
+        floor = float(case.row()[FLOOR])
+        drawn, threshold = lod_trees.heap_cut(case.nodes, case.roots, errors, budget, floor)
+        if threshold > floor:  # then some of the budget is kept for transitions
+            kept = budget - budget // FADING
+            drawn, threshold = lod_trees.heap_cut(case.nodes, case.roots, errors, kept, floor)
+        standing = lod_trees.standing(case.nodes, found)
+        assert len(found.ids) == int(found.number) and len(standing) == len(drawn)
+        assert set(standing.tolist()) == drawn
         assert float(found.threshold) == threshold
         assert torch.equal(found.errors, errors[found.ids.long()])
 
@@ -81,7 +87,7 @@ def test_a_cut_is_that_of_the_heap(lod_trees: ModuleType, case: Case, backend: s
 def test_backends_agree_to_the_last_bit(case: Case) -> None:
     for budget in BUDGETS:
         first = case.cut(budget, "reference")
-        for previous in (None, first.threshold, first.threshold * 0.999, first.threshold * 3):
+        for previous in (None, *(first.threshold * factor for factor in (1.0, 0.999, 1.02, 3.0))):
             expected, found = (case.cut(budget, backend, previous=previous) for backend in ("reference", "cpu"))
             assert same(found, expected)
 
@@ -121,43 +127,59 @@ def test_every_leaf_is_covered_once_within_the_budget(lod_trees: ModuleType, cas
     for budget in BUDGETS:
         for floor in (0.0, 0.05):
             found = case.cut(budget, floor=floor)
-            lod_trees.covered(case.nodes, case.roots, found.ids)
+            lod_trees.covered(case.nodes, case.roots, found)
             assert len(found.ids) <= max(budget, len(case.roots))
             all_fit = float(found.threshold) == float(case.row(floor)[FLOOR])
-            assert all_fit or len(found.ids) > budget - lod_trees.largest_group(case.nodes)
-            able = case.nodes.children[found.ids.long()] >= 0
-            assert float(found.errors[able].amax() if able.any() else 0.0) <= float(found.threshold)
+            standing = lod_trees.standing(case.nodes, found).long()
+            assert all_fit or len(standing) > budget - budget // FADING - lod_trees.largest_group(case.nodes)
+            errors = case.errors()[standing][case.nodes.children[standing] >= 0]
+            assert float(errors.amax() if len(errors) else 0.0) <= max(float(found.threshold), floor)
 
 
-def test_the_order_is_that_of_the_pool(case: Case) -> None:
-    found = case.cut(1000)
-    parents = case.nodes.parents[found.ids.long()]
+def test_the_order_is_that_of_the_pool(lod_trees: ModuleType, case: Case) -> None:
+    found, nodes = case.cut(1000), case.nodes
+    standing = lod_trees.standing(nodes, found)
+    parents = nodes.parents[standing.long()]
     own = int((parents < 0).sum())
-    places = parents.long() * len(case.nodes.means) + found.ids.long()
+    places = parents.long() * len(nodes.means) + standing.long()
     assert not (parents[:own] >= 0).any() and bool((places[own:].diff() > 0).all())
+    fading = (~torch.isin(found.ids, standing)).nonzero()[:, 0]  # each after the last of its children
+    assert torch.equal(nodes.parents[found.ids[fading - 1].long()], found.ids[fading])
 
 
-def test_more_budget_never_means_more_error(case: Case) -> None:
+def test_more_budget_never_means_more_error(lod_trees: ModuleType, case: Case) -> None:
     cuts = [case.cut(budget) for budget in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987)]
-    for less, more in itertools.pairwise(cuts):
-        assert float(more.errors.max()) <= float(less.errors.max())
-        assert float(more.threshold) <= float(less.threshold) and len(more.ids) >= len(less.ids)
+    errors, drawn = case.errors(), [lod_trees.standing(case.nodes, found).long() for found in cuts]
+    for (less, before), (more, after) in itertools.pairwise(zip(cuts, drawn, strict=True)):
+        assert float(errors[after].max()) <= float(errors[before].max())
+        assert float(more.threshold) <= float(less.threshold) and len(after) >= len(before)
 
 
-def test_t_is_its_formula(case: Case) -> None:
-    errors = case.errors().double()
-    for budget in BUDGETS:
-        found = case.cut(budget)
-        ids, threshold = found.ids.long(), float(found.threshold)
-        parents = case.nodes.parents[ids].long()
-        for i, parent, t in zip(ids.tolist(), parents.tolist(), found.t.tolist(), strict=True):
-            expected, slack = 1.0, 1e-6
-            if parent >= 0 and errors[parent] < TRANSITION * threshold:
-                start = max(float(errors[parent]) / TRANSITION, float(errors[i]))
-                width = float(errors[parent]) - start
-                expected = min(max((float(errors[parent]) - threshold) / width, 0.0), 1.0)
-                slack = 3e-7 * float(errors[parent]) / width
-            assert 0 <= t <= 1 and t == pytest.approx(expected, abs=slack)
+def test_exponents_are_their_formula(lod_trees: ModuleType) -> None:
+    """Group by group, in float64; and how many fade is what was kept for them, where no group is large."""
+    faded = 0
+    for case in (make_case(lod_trees, seed) for seed in SEEDS):
+        errors, counts, children = case.errors().double(), case.nodes.counts.tolist(), case.nodes.children.tolist()
+        for budget in BUDGETS:
+            found, reserve = case.cut(budget), budget // FADING
+            threshold, floor = float(found.threshold), float(case.row()[FLOOR])
+            _, fading = lod_trees.heap_cut(case.nodes, case.roots, errors, budget - 2 * reserve, floor)
+            standing = set(lod_trees.standing(case.nodes, found).tolist())
+            exponents = dict(zip(found.ids.tolist(), found.exponents.tolist(), strict=True))
+            groups = {int(case.nodes.parents[i]) for i in standing}
+            for i in groups - {-1}:
+                group, above = range(children[i], children[i] + counts[i]), float(errors[i])
+                t, slack = 1.0, 1e-6
+                if above < fading and len(group) > 1 and standing.issuperset(group):
+                    start = max(above * threshold / fading, *(float(errors[child]) for child in group))
+                    if above > start:
+                        t = min(max((above - threshold) / (above - start), FAINTEST), 1.0)
+                        slack = 1e-6 + 3e-7 * above / (above - start)
+                found_t = [exponents[child] for child in group if child in standing]
+                assert found_t == pytest.approx([t] * len(found_t), abs=slack)
+                faded += i in exponents
+            assert len(exponents) - len(standing) <= reserve
+    assert faded > 50
 
 
 def test_view_errors_are_their_formula(case: Case) -> None:
@@ -215,31 +237,41 @@ def test_no_child_has_more_error_than_its_parent(lod_trees: ModuleType, seed: in
 
 
 def test_a_threshold_that_still_fills_the_budget_is_kept(lod_trees: ModuleType) -> None:
-    kept = refused = 0
+    """Where it does not, the cut is that of no threshold, or as little more as fills it."""
+    kept = over = under = 0
     for case in (make_case(lod_trees, seed) for seed in (2, 3, 4, 7, 9, 13)):
         errors, gains, floor = case.errors(), case.nodes.counts - 1, case.row()[FLOOR]
         able = (case.nodes.children >= 0) & (errors > floor)
         for budget in (60, 400, 700):
-            plain = case.cut(budget)
+            plain, room = case.cut(budget), budget - budget // FADING
             for factor in (0.5, 0.995, 1.0, 1.005, 1.05):
                 last = torch.maximum(plain.threshold * factor, floor)
                 count = len(case.roots) + int(gains[able & (errors > last)].sum())
                 found = case.cut(budget, previous=last)
-                if 0.99 * budget <= count <= budget:
-                    assert len(found.ids) == count and torch.equal(found.threshold, last)
+                drawn = lod_trees.standing(case.nodes, found)
+                if 0.99 * room <= count <= room:
+                    assert len(drawn) == count and torch.equal(found.threshold, last)
                     kept += 1
-                else:
+                elif count > room:
                     assert same(found, plain)
-                    refused += 1
-    assert kept > 10 < refused
+                    over += 1
+                else:
+                    enough = max(math.ceil(0.99 * room), len(case.roots))
+                    expected, threshold = lod_trees.heap_cut(case.nodes, case.roots, errors, enough, float(floor))
+                    assert set(drawn.tolist()) == expected and float(found.threshold) == threshold
+                    under += 1
+    assert kept > 10 and over > 10 and under > 10
 
 
 def test_the_same_input_gives_the_same_cut(case: Case) -> None:
     for previous in (None, torch.tensor(0.3)):
         first, again = (case.cut(250, previous=previous) for _ in range(2))
         assert same(first, again)
-    # A still camera: the threshold of a frame gives that frame again.
-    assert same(case.cut(250, previous=case.cut(250).threshold), case.cut(250))
+    # A still camera: but for equal errors, not all of which fit, the threshold of a frame gives that frame again.
+    first = case.cut(250)
+    second = case.cut(250, previous=first.threshold)
+    assert same(second, first) or int((case.errors() == first.threshold).sum()) > 1
+    assert same(case.cut(250, previous=second.threshold), second)
 
 
 def test_a_small_step_changes_few_nodes(lod_trees: ModuleType) -> None:
@@ -255,7 +287,7 @@ def test_a_small_step_changes_few_nodes(lod_trees: ModuleType) -> None:
         cuts = []
         for k in range(4):
             found = cut(nodes, roots, eye + k * step, budget=1000, near=1e-3 * radius, previous=last)
-            cuts.append(set(found.ids.tolist()))
+            cuts.append(set(lod_trees.standing(nodes, found).tolist()))
             last = found.threshold
         for before, after in itertools.pairwise(cuts):
             worst = max(worst, len(after - before) / len(after))
@@ -266,7 +298,7 @@ def test_roots_are_drawn_whatever_the_budget(lod_trees: ModuleType) -> None:
     nodes, roots = lod_trees.forest([lod_trees.random_tree(50, seed) for seed in range(5)])
     for backend in ("cpu", "reference"):
         found = cut(nodes, roots, torch.zeros(3), budget=3, near=0.01, backend=backend)
-        assert torch.equal(found.ids, roots) and (found.t == 1).all()
+        assert torch.equal(found.ids, roots) and (found.exponents == 1).all()
 
 
 def test_what_is_not_resident_is_not_expanded(lod_trees: ModuleType) -> None:
@@ -274,111 +306,28 @@ def test_what_is_not_resident_is_not_expanded(lod_trees: ModuleType) -> None:
     sparse = lod_trees.drop_children(nodes, roots, 0.2, 0)
     assert (sparse.children >= 0).sum() < (nodes.children >= 0).sum()
     found = cut(sparse, roots, nodes.means[0], budget=10**6, near=1e-3)
-    ids = found.ids.long()
-    waiting = sparse.counts[ids] > 0
-    assert waiting.any() and (sparse.children[ids] < 0).all() and (found.errors[waiting] > 0).all()
+    ids = lod_trees.standing(sparse, found).long()
+    waiting = ids[sparse.counts[ids] > 0]
+    assert len(waiting) and (sparse.children[ids] < 0).all() and torch.isin(waiting, found.ids[found.errors > 0]).all()
 
 
 @pytest.mark.parametrize("sh", [1, 4, 9, 16])
-def test_interpolation_is_its_formula(lod_trees: ModuleType, sh: int) -> None:
+def test_what_a_cut_shows_is_gathered(lod_trees: ModuleType, sh: int) -> None:
+    """Into given buffers, and no further."""
     nodes, roots = lod_trees.forest([lod_trees.random_tree(500, sh, sh=sh), lod_trees.random_tree(200, 7 + sh, sh=sh)])
-    nodes = nodes._replace(quats=nodes.quats * torch.linspace(0.1, 9, len(nodes.quats))[:, None])
     found = cut(nodes, roots, nodes.means[3], budget=300, near=0.1)
-    drawn = interpolate(nodes, found.ids, found.t, backend="cpu")
-    assert (found.t < 1).sum() > 20 < (found.t == 1).sum()
-    ids, parents = found.ids.long(), nodes.parents[found.ids.long()].long()
-    close = {"rtol": 1e-5, "atol": 1e-5, "check_dtype": False}
-    for name in ("means", "scales", "opacities", "sh"):
-        own, above = getattr(nodes, name)[ids].double(), getattr(nodes, name)[parents].double()
-        t = found.t.double().view(-1, *[1] * (own.dim() - 1))
-        torch.testing.assert_close(getattr(drawn, name), torch.where(t < 1, above + t * (own - above), own), **close)
-    t, parents = found.t.double(), torch.where(found.t < 1, parents, ids)
-    torch.testing.assert_close(drawn.exponents, torch.where(t < 1, t + (1 - t) / nodes.counts[parents], 1), **close)
-    own, above = (torch.nn.functional.normalize(nodes.quats[index].double(), dim=1) for index in (ids, parents))
-    above = above * (own * above).sum(dim=1, keepdim=True).sign()
-    expected = torch.nn.functional.normalize(t[:, None] * own + (1 - t[:, None]) * above, dim=1)
-    torch.testing.assert_close(torch.nn.functional.normalize(drawn.quats, dim=1), expected, **close)
-    for a, b in zip(drawn, interpolate(nodes, found.ids, found.t, backend="reference"), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
-
-
-def test_interpolation_writes_to_given_buffers_and_no_further(lod_trees: ModuleType) -> None:
-    nodes, roots = lod_trees.forest([lod_trees.random_tree(500, 0)])
-    found = cut(nodes, roots, nodes.means[0], budget=100, near=0.1)
-    count = len(found.ids)
-    expected = interpolate(nodes, found.ids, found.t)
+    count, ids = len(found.ids), found.ids.long()
+    assert (found.exponents < 1).sum() > 10 < (found.exponents == 1).sum()
+    expected = Drawn(*(column[ids] for column in nodes[:5]), found.exponents)
     for backend in ("cpu", "reference"):
         out = Drawn(*(torch.full((count + 9, *tensor.shape[1:]), torch.nan) for tensor in expected))
-        drawn = interpolate(nodes, found.ids, found.t, out=out, backend=backend)
+        drawn = gather(nodes, found.ids, found.exponents, out=out, backend=backend)
         for given, rows, values in zip(out, drawn, expected, strict=True):
-            assert rows.data_ptr() == given.data_ptr()
-            torch.testing.assert_close(rows, values, rtol=1e-6, atol=1e-6)
+            assert rows.data_ptr() == given.data_ptr() and torch.equal(rows, values)
             assert given[count:].isnan().all()
+        fresh = gather(nodes, found.ids, found.exponents, backend=backend)
+        assert all(torch.equal(a, b) for a, b in zip(fresh, expected, strict=True))
     with pytest.raises(ValueError, match=rf"out.scales is \[3, 3\] torch.float32 on cpu, expected \[{count}, 3\]"):
-        interpolate(nodes, found.ids, found.t, out=out._replace(scales=torch.zeros(3, 3)))
-
-
-def test_at_t_0_there_is_the_parent_and_at_1_the_node(lod_trees: ModuleType) -> None:
-    nodes, _ = lod_trees.forest([lod_trees.random_tree(500, 0, sh=4)])
-    ids = (nodes.parents >= 0).nonzero()[:, 0].int()
-    parents = nodes.parents[ids.long()].long()
-    for t, index in ((0.0, parents), (1.0, ids.long())):
-        drawn = interpolate(nodes, ids, torch.full((len(ids),), t))
-        for name in ("means", "scales", "opacities", "sh"):
-            assert torch.equal(getattr(drawn, name), getattr(nodes, name)[index])
-        alike = (drawn.quats * nodes.quats[index]).sum(dim=1).abs()
-        torch.testing.assert_close(alike, torch.ones_like(alike))
-        assert torch.equal(drawn.exponents, torch.ones(len(ids)) if t else 1 / nodes.counts[parents])
-
-
-@pytest.mark.parametrize(
-    "options, said",
-    [
-        ({"budget": 0}, "budget is 0, expected a number of splats, 1 to"),
-        ({"budget": 2.5}, "budget is 2.5"),
-        ({"near": 0.0}, "near is 0.0: give world units, above 0"),
-        ({"floor": -1.0}, "floor is -1.0: give a view error, 0 or more"),
-        ({"eye": torch.tensor([0.0, math.nan, 0.0])}, "eye is .*, expected finite numbers"),
-        ({"eye": torch.zeros(2)}, r"eye has shape \[2\], expected \[3\]"),
-        ({"previous": torch.zeros(1)}, r"previous is \[1\] torch.float32 on cpu, expected the threshold"),
-        ({"roots": torch.zeros(1)}, r"roots is \[1\] torch.float32 on cpu, expected \[s\] torch.int32"),
-        ({"backend": "magic"}, "backend 'magic' is unknown"),
-        ({"rows": 255}, "nodes has 255 rows, expected a multiple of 256"),
-        ({"counts": torch.zeros(256)}, r"nodes.counts is \[256\] torch.float32 on cpu, expected \[256\] torch.int32"),
-    ],
-)
-def test_what_cannot_be_cut_is_told_in_one_line(lod_trees: ModuleType, options: dict, said: str) -> None:
-    nodes, roots = lod_trees.forest([lod_trees.random_tree(20, 0)])
-    if "rows" in options:
-        rows = options.pop("rows")
-        nodes = Nodes(*(tensor[:rows] for tensor in nodes))
-    if "counts" in options:
-        nodes = nodes._replace(counts=options.pop("counts"))
-    arguments = {"roots": roots, "eye": torch.zeros(3), "budget": 10, "near": 0.1} | options
-    with pytest.raises(ValueError, match=said) as caught:
-        cut(nodes, **arguments)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "options, said",
-    [
-        ({"direction": (0.0, 0.0, 0.0)}, "direction is"),
-        ({"direction": (1.0, 0.0)}, "direction is"),
-        ({"inner": 2.0}, "inner, outer are 2.0"),
-        ({"edge": 0.1}, "behind, edge are 0.2, 0.1"),
-        ({"behind": 0.0}, "behind, edge are 0.0"),
-        (
-            {"inner": 1.0, "outer": 1.0},
-            r"the weight falls from 1 to 0.4 within 0.0 rad, more than 320 of itself a radian",
-        ),
-        ({"sides": ((0.0, 0.0, 0.0),)}, "a side is"),
-        ({"sides": ((1.0, 0.0, 0.0),) * 5}, "5 sides, expected up to 4"),
-        ({"margin": 0.0}, "margin, beyond are 0.0"),
-        ({"beyond": 0.01}, "beyond a side the weight falls to 0.01 within 0.05 rad, more than 320 of"),
-        ({"behind": 1e-4}, "the weight falls from 0.4 to 0.0001, more than 320 of itself a radian: raise behind"),
-    ],
-)
-def test_a_gaze_that_tears_is_refused(options: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        Gaze(**{"direction": (0.0, 0.0, 1.0)} | options)
+        gather(nodes, found.ids, found.exponents, out=out._replace(scales=torch.zeros(3, 3)))
+    with pytest.raises(ValueError, match=rf"exponents is \[3\] torch.float32 on cpu, expected \[{count}\]"):
+        gather(nodes, found.ids, torch.ones(3))
