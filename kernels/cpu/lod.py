@@ -4,6 +4,8 @@ Reads 20 bytes a cluster, 24 a node of those clusters that reach below a guess o
 what their view errors take. A guess that leaves room is lowered; what has been read is kept.
 """
 
+import math
+
 import numpy as np
 import torch
 from numba import get_num_threads, prange
@@ -22,7 +24,9 @@ _ZERO, _ONE = f32(0), f32(1)
 _TRANSITION = f32(TRANSITION)
 
 _LOWER = f32(0.95)  # of the last threshold: where to look first
-_AIM, _FEWEST, _MOST_MORE = 1.2, 1.2, 4.0  # a guess takes in so many times the clusters of the last, by what that left
+_AIM = 1.2  # of the room: what a guess should use up, for one that falls short costs another look
+_LEAST, _MOST = 1 / 16, 2.0  # octaves that a guess is below the last
+_OCTAVE = 1 << (23 - SHIFT)  # bins
 _CLUSTERS_A_NODE = 2 / CLUSTER  # of the first guess, for every node of the budget
 
 
@@ -234,6 +238,14 @@ def _key(value: np.float32) -> int:
     return int(value.view(np.int32))
 
 
+def _lower_guess(above: np.float32, gains: np.ndarray, total: int, room: int) -> np.float32:
+    """From where on gains should come to the room, if they go on to grow by as much an octave as in the last."""
+    higher = int(gains[(_key(above) >> SHIFT) + _OCTAVE :].sum())
+    growth = math.log2(total / higher) if 0 < higher < total else 0.0
+    octaves = math.log2(_AIM * room / total) / growth if growth else _MOST
+    return above * f32(2.0 ** -min(max(octaves, _LEAST), _MOST))
+
+
 def _find(reading: _Reading, roots: int, budget: int, previous: np.float32 | None) -> tuple[np.float32, int]:
     """Threshold, and the index before which nodes with exactly that view error are expanded too."""
     floor, room = f32(reading.row[g.FLOOR]), max(budget - roots, 0)
@@ -243,7 +255,9 @@ def _find(reading: _Reading, roots: int, budget: int, previous: np.float32 | Non
         count = roots + int(reading.gains[:, BINS].sum())
         if 99 * budget <= 100 * count <= 100 * budget:
             return previous, 0
-    wanted, ordered = budget * _CLUSTERS_A_NODE, np.sort(reading.uppers)[::-1]
+    if not reading.read:
+        wanted, ordered = int(budget * _CLUSTERS_A_NODE), np.sort(reading.uppers)[::-1]
+        reading.lower(max(ordered[wanted], floor) if wanted < len(ordered) else floor)
     while True:
         gains = reading.gains[:, :BINS].sum(axis=0)
         total = int(gains.sum())
@@ -251,9 +265,7 @@ def _find(reading: _Reading, roots: int, budget: int, previous: np.float32 | Non
             break
         if reading.above <= floor:
             return floor, 0
-        if reading.read:
-            wanted = max(wanted, reading.read) * min(max(_AIM * room / max(total, 1), _FEWEST), _MOST_MORE)
-        reading.lower(max(ordered[int(wanted)], floor) if wanted < len(ordered) else floor)
+        reading.lower(max(_lower_guess(reading.above, gains, total, room), floor))
 
     totals = gains[::-1].cumsum()  # from the highest bin on
     place = int((totals > room).argmax())
