@@ -24,7 +24,7 @@ _ZERO, _ONE = f32(0), f32(1)
 _TRANSITION = f32(TRANSITION)
 
 _LOWER = f32(0.95)  # of the last threshold: where to look first
-_AIM = 1.2  # of the room: what a guess should use up, for one that falls short costs another look
+_AIM = 1.2  # of the room: what a guess should use up; one that falls short costs another look
 _LEAST, _MOST = 1 / 16, 2.0  # octaves that a guess is below the last
 _OCTAVE = 1 << (23 - SHIFT)  # bins
 _CLUSTERS_A_NODE = 2 / CLUSTER  # of the first guess, for every node of the budget
