@@ -72,11 +72,11 @@ TABLE = (  # a launch has the budget of the first row that covers it; tiles have
     Row("read_kernel", Cost(40, shared=2048, barriers=9)),
     Row("settle_kernel", Cost(40, shared=32, barriers=1)),
     Row("choose_kernel", Cost(80, shared=1024, barriers=7)),
-    Row("split_kernel", Cost(32, shared=2048, barriers=5)),
-    Row("count_drawn_kernel", Cost(40, shared=16, barriers=3)),
-    Row("write_drawn_kernel", Cost(64, shared=2048, barriers=17)),
-    Row("blend_nodes_kernel", Cost(40)),
-    Row("blend_colors_kernel", Cost(40)),
+    Row("split_kernel", Cost(32, shared=2048, barriers=11)),
+    Row("count_drawn_kernel", Cost(80, shared=16, barriers=5)),
+    Row("write_drawn_kernel", Cost(80, shared=2048, barriers=29)),
+    Row("gather_nodes_kernel", Cost(40)),
+    Row("gather_colors_kernel", Cost(40)),
 )
 
 
