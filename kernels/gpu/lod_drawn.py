@@ -72,7 +72,7 @@ def _arrivals(
         own = node_error(first + k, mask, means, radii, errors, row, GAZED)
         largest = tl.maximum(largest, tl.where(mask, own, 0.0))
         whole &= _is_drawn(first + k, mask, keys, tops, key_cut, last, CLUSTER) | (k >= count)
-    start = tl.maximum(above * (threshold / fading), largest)
+    start = tl.maximum(above * tl.minimum(threshold / fading, 1.0), largest)
     whole &= above > start
     t = (above - threshold) / tl.where(whole, above - start, 1.0)
     return tl.where(whole, tl.minimum(tl.maximum(t, FAINTEST), 1.0), 1.0)
