@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 
 from lyra.bench import popping
+from lyra.bench.cases import cases
 from lyra.bench.cli import main
-from lyra.bench.lod import SPANS
+from lyra.bench.lod import SHARES, SLOW, SPANS
 from lyra.bench.lod_report import write_plot
 from lyra.bench.lod_store import along
+from lyra.bench.options import BenchOptions
 from lyra.engine.lod import pages
 from lyra.engine.lod.build import build_tree
 from lyra.engine.lod.tree import Tree, as_nodes
@@ -22,9 +24,11 @@ from lyra.engine.lod.writer import write_store
 from lyra.engine.renderer import Renderer
 from lyra.engine.scene.camera import look_at
 from lyra.engine.scene.gaussians import Gaussians
+from lyra.engine.scene.paths import frame_scene
 from lyra.engine.scene.procedural import generate
 
 SMALL = ["--scene", "procedural:1000", "--res", "75x49", "--frames", "3", "--warmup", "0"]
+POPS_MOST = 0.6  # of a hard switch (0.5 is seen, and less with more splats and pixels)
 CAMERA = look_at((0.3, -1.2, -6.0), (0.0, -0.5, 0.0), width=75, height=49)
 
 
@@ -134,6 +138,15 @@ def test_nothing_pops_where_nothing_moves_or_all_is_drawn(scene: Gaussians, tree
     some, whole = popping.popping(scene, tree, [300, len(scene)], path, backend="cpu")
     assert some["switch"]["cut_rms"] > some["switch"]["cut_mean"] > 0
     assert whole["switch"]["moving_rms"] < 1e-3 * some["switch"]["moving_rms"]
+
+
+def test_transitions_pop_much_less_than_a_switch() -> None:
+    (case,) = cases(BenchOptions(scene=("procedural:50k",), res="160x90", frames=1))
+    gaussians = case.gaussians
+    budgets = [len(gaussians) // share for share in SHARES]
+    path = popping.forward(case.cameras[0], SLOW * frame_scene(gaussians).radius, 16)
+    for row in popping.popping(gaussians, build_tree(gaussians), budgets, path, backend="cpu"):
+        assert row["switch"]["cut_rms"] > 1e-4 and row["ratio"]["cut_rms"] < POPS_MOST, row
 
 
 def test_a_small_cache_reads_more(tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
