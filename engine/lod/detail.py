@@ -11,6 +11,7 @@ from ...kernels.frames import Span, no_span
 from ...kernels.gaze import Gaze
 from ...kernels.lod import Drawn, Nodes, cut, gather
 from ..cache import PageCache
+from .pages import by_error
 from .tree import Tree, as_nodes
 
 NEAR = 1e-3  # of the root's radius: distances are not taken to be less
@@ -35,7 +36,7 @@ class Detail:
         self._source, self._budget, self._backend = source, budget, backend
         self._tree: Nodes | None = None
         if isinstance(source, Tree):
-            self._tree = Nodes(*(tensor.to(device) for tensor in as_nodes(source)))
+            self._tree = Nodes(*(tensor.to(device) for tensor in as_nodes(by_error(source))))
             self._roots = torch.zeros(1, dtype=torch.int32, device=device)
             self._near = NEAR * float(source.radii[0])
         else:

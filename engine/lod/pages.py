@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from ...kernels.cpu.pages import count_descendants, fill_page
 from .tree import Tree
@@ -78,6 +79,21 @@ def paginate(tree: Tree, below: np.ndarray | None = None) -> Pages:
         parents.append(parent)
     ends = np.cumsum([*map(len, parts)], dtype=np.int64)
     return Pages(np.concatenate(parts), ends, np.array(parents, np.int32))
+
+
+def by_error(tree: Tree) -> Tree:
+    """The same tree with its nodes in the order that a page has, as if all of it were one."""
+    children, counts, errors = _links(tree)
+    order = _halvings(children, counts, errors).argsort(kind="stable")
+    places = np.empty(len(order), np.int32)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    moved = torch.from_numpy(np.where(counts > 0, places[children], -1)[order].astype(np.int32))
+    rows = torch.from_numpy(order).to(tree.children.device)
+    return Tree(
+        tree.gaussians.select(rows),
+        moved.to(tree.children.device),
+        *(column[rows] for column in (tree.counts, tree.errors, tree.radii)),
+    )
 
 
 def _links(tree: Tree) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -41,15 +41,17 @@ def _list_expanded(keys, at, first, last_key, last, list_out):
     return count
 
 
-@compiled()
-def _own_error(i, values, slots, means, radii, errors, row, gazed):
-    """View error of a node; those of clusters that were read are there, 0 for what cannot be expanded."""
-    slot, error = np.int64(element(slots, i // CLUSTER)), element(errors, i)
-    found = element(values, slot * CLUSTER + i % CLUSTER) if slot >= 0 else _ZERO
-    if found > _ZERO or error == _ZERO:
-        return found
-    x, y, z = element(means, 3 * i), element(means, 3 * i + 1), element(means, 3 * i + 2)
-    return node_error(x, y, z, element(radii, i), error, row, gazed)
+@compiled(inline=True)
+def _look(i, keys, values, slots, means, radii, errors, row, gazed, last_key, last):
+    """Whether a node is drawn, and its view error: it is there for what can be expanded in clusters that were read."""
+    slot = np.int64(element(slots, i // CLUSTER))
+    place = slot * CLUSTER + i % CLUSTER
+    own = element(values, place) if slot >= 0 else _ZERO
+    drawn = own == _ZERO or not _is_expanded(i, element(keys, place), last_key, last)
+    if own == _ZERO and element(errors, i) > _ZERO:
+        x, y, z = element(means, 3 * i), element(means, 3 * i + 1), element(means, 3 * i + 2)
+        own = node_error(x, y, z, element(radii, i), element(errors, i), row, gazed)
+    return drawn, own
 
 
 @compiled()
@@ -60,9 +62,10 @@ def _arrival(above, child, count, keys, values, slots, means, radii, errors, row
         return _ONE
     largest = _ZERO
     for i in range(child, child + count):
-        if not _is_drawn(i, slots, keys, last_key, last):
+        drawn, own = _look(i, keys, values, slots, means, radii, errors, row, gazed, last_key, last)
+        if not drawn:
             return _ONE
-        largest = most(largest, _own_error(i, values, slots, means, radii, errors, row, gazed))
+        largest = most(largest, own)
     start = most(above * share, largest)
     return most(_FAINTEST, least(_ONE, (above - threshold) / (above - start))) if above > start else _ONE
 
@@ -126,8 +129,8 @@ def emit(
                         above, child, count, keys, values, slots, means, radii, errors, row, gazed, choice
                     )  # fmt: skip
                     for i in range(child, child + count):
-                        if _is_drawn(i, slots, keys, last_key, last):
-                            own = _own_error(i, values, slots, means, radii, errors, row, gazed)
+                        drawn, own = _look(i, keys, values, slots, means, radii, errors, row, gazed, last_key, last)
+                        if drawn:
                             put(ids_out, place, np.int32(i))
                             put(errors_out, place, own)
                             put(exponents_out, place, t)

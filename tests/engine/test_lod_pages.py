@@ -2,14 +2,16 @@
 
 import heapq
 import math
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from lyra.engine.lod import pages as pages_module
-from lyra.engine.lod.pages import Pages, paginate
-from lyra.engine.lod.tree import Tree
+from lyra.engine.lod.pages import Pages, by_error, paginate
+from lyra.engine.lod.tree import Tree, check
 
 
 def assert_pages(tree: Tree, pages: Pages, capacity: int, root: bool = True) -> None:
@@ -88,3 +90,21 @@ def test_pages_are_mostly_full(stored_trees: ModuleType, monkeypatch: pytest.Mon
     tree = stored_trees.merged_tree(stored_trees.scene_of(n, 0))
     fill = np.diff(paginate(tree).starts) / 1024
     assert fill.mean() > 0.8 and (fill < 0.5).mean() < 0.1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_whole_tree_by_error(lod_trees: ModuleType, seed: int) -> None:
+    """The order of a page, and the same tree: each node hangs from the one that it hung from."""
+    tree = lod_trees.random_tree((1, 30, 700, 900)[seed], seed, ties=seed % 2 == 0)
+    named = replace(tree.gaussians, opacities=torch.arange(len(tree), dtype=torch.float32))
+    check(found := by_error(tree := replace(tree, gaussians=named)))
+    order = found.gaussians.opacities.numpy().astype(np.int32)
+    assert_sorted(tree, Pages(order, np.array([0, len(order)]), np.array([-1], np.int32)))
+    for name in ("counts", "errors", "radii"):
+        assert (getattr(found, name) == getattr(tree, name)[order]).all()
+    for node in np.flatnonzero(found.counts.numpy()):
+        family = order[int(found.children[node]) : int(found.children[node] + found.counts[node])]
+        first = int(tree.children[order[node]])
+        assert family.tolist() == list(range(first, first + len(family)))
+    for name, tensor in found.gaussians.tensors().items():
+        assert (tensor == tree.gaussians.tensors()[name][order]).all()
