@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lyra.kernels import profile as profiles
 from lyra.kernels import reference
-from lyra.kernels.constants import ALPHA_MAX, ALPHA_MIN, STOP
+from lyra.kernels.constants import ALPHA_MAX, ALPHA_MIN, FAINTEST, STOP
 from lyra.kernels.cpu import alphas as cpu_alphas
 from lyra.kernels.cpu.chunk import BLOCK, CHUNK, ENTRY
 from lyra.kernels.frames import Rendering
@@ -261,6 +261,23 @@ def test_coincident_children_are_their_parent(psnr, devices, backend: str, preci
     alone = parents["opacities"].clamp(max=0.99)  # of opacities to 1 a parent is an ordinary splat
     plain = rasterize(**{**parents, "exponents": None, "opacities": alone}, backend="reference")
     torch.testing.assert_close(expected.rgb[:2], plain.rgb[:2], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("t", [FAINTEST, 0.4])
+def test_a_parent_and_what_fades_in_at_its_place_are_the_parent(psnr, devices, backend: str, t: float) -> None:
+    """From the very start of a transition on: what a parent has lost its copies have."""
+    opacities, height = [0.3, 1.0, 100.0], 64 if backend != "triton" else 16
+    kind = torch.float64 if backend == "reference" else torch.float32
+    given = cells(5, opacities, height)
+    given["exponents"] = torch.tensor([1 - t] + [t / 4] * 4).expand(len(opacities), 5)
+    given = {
+        name: value.to(devices[backend], kind) if isinstance(value, Tensor) else value for name, value in given.items()
+    }
+    frame = rasterize(**given, backend=backend)
+    expected = rasterize(**cells(1, opacities, height), backend="reference")
+    for i, opacity in enumerate(opacities):
+        assert psnr(frame.rgb[i].cpu(), expected.rgb[i]) >= 60.0, f"opacity {opacity}"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
