@@ -136,8 +136,8 @@ class Renderer:
             columns = (tensor.to(dtype).contiguous() for tensor in scene.tensors().values())
             self.drawn = Drawn(autograd.Scene(*columns))
         else:
-            if budget is None or budget < 1:
-                raise InputError(f"budget is {budget}: give the number of splats to draw, 1 or more")
+            if isinstance(budget, bool) or not isinstance(budget, int) or budget < 1:
+                raise InputError(f"budget is {budget!r}: give the number of splats to draw, 1 or more")
             self.detail = Detail(scene, budget=budget, backend=self.backend, device=device)
             self.drawn = _drawn(self.detail.room)
         self._frames: dict[tuple[int, int, int], _Frame] = {}
