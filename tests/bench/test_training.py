@@ -22,6 +22,8 @@ BACKENDS = [
     for name in ("cpu", "triton")
 ]
 
+UP = 0.0, -1.0, 0.0
+
 
 def camera() -> Camera:
     return look_at((0, 0, -4), (0, 0, 0), width=40, height=24)
@@ -95,7 +97,7 @@ def test_what_lies_behind_a_wall_is_visible_but_not_reached() -> None:
 
 
 def test_a_case_is_measured_as_frames_and_steps() -> None:
-    told = measure_training(Case("c", scene(), [camera(), camera()], 2), backend="cpu", warmup=1)
+    told = measure_training(Case("c", scene(), [camera(), camera()], 2, UP), backend="cpu", warmup=1)
     times = told["milliseconds"]
     assert isinstance(times, dict) and list(times) == [*STAGES, *GRADIENT_STAGES, STEP]
     assert told["ratio"] == times[STEP] / told["frame_milliseconds"]  # type: ignore[operator]
@@ -107,7 +109,7 @@ def test_a_case_is_measured_as_frames_and_steps() -> None:
 
 
 def test_the_reference_has_no_stages_on_the_way_back() -> None:
-    told = measure_training(Case("c", scene(), [camera()], 1), backend="reference", warmup=0)
+    told = measure_training(Case("c", scene(), [camera()], 1, UP), backend="reference", warmup=0)
     assert list(told["milliseconds"]) == [*STAGES, STEP]  # type: ignore[call-overload]
 
 
