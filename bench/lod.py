@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.formats.format import Progress, no_progress
+from ..engine.likeness import flip, ms_ssim, psnr
 from ..engine.lod import detail
 from ..engine.lod.build import BuildOptions, build_tree
 from ..engine.lod.tree import Tree
@@ -16,7 +17,6 @@ from ..engine.scene.paths import frame_scene
 from ..kernels.frames import STAGES
 from .cases import Case
 from .clock import FRAME, Clock
-from .likeness import flip, ms_ssim, psnr
 from .lod_store import measure_store
 from .machine import peak_memory
 from .popping import forward, popping

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine import likeness
 from ..engine.renderer import backend_device, render
 from ..engine.scene.camera import Camera, look_at
 from ..engine.scene.gaussians import Gaussians
 from ..kernels.backends import BACKENDS, why_unavailable
-from . import likeness
 from .clock import Clock
 
 Draw = Callable[[int], Tensor]  # the picture that camera i sees: RGB [h, w, 3] before a black background

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lyra.bench.likeness import flip, ms_ssim, psnr
+from lyra.engine.likeness import flip, ms_ssim, psnr
 
 
 def pair(height: int = 192, width: int = 208) -> tuple[torch.Tensor, torch.Tensor]:
