@@ -1,4 +1,4 @@
-"""How alike two pictures are: PSNR, MS-SSIM and FLIP. Pictures are [h, w, 3], display-referred (sRGB), 0 to 1."""
+"""How alike two pictures are: PSNR, SSIM, MS-SSIM and FLIP. Pictures are [h, w, 3], display-referred (sRGB), 0 to 1."""
 
 import math
 
@@ -31,13 +31,22 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return math.inf if error == 0.0 else -10.0 * math.log10(error)
 
 
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """[n] SSIM of pictures [n, 3, h, w], 0 to 1, each side 11 pixels or more; differentiable.
+
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004, with the 11-pixel
+    Gaussian window, without the border where it does not fit.
+    """
+    window = _window(a)
+    return _ssim(a.flatten(0, 1), b.flatten(0, 1), window)[1].view(len(a), -1).mean(dim=1)
+
+
 def ms_ssim(a: Tensor, b: Tensor) -> float | None:
     """The mean over channels of MS-SSIM with the paper's five scales, at most 1; None where a side is below 176."""
     if min(a.shape[:2]) < LEAST_SIDE:
         return None
     x, y = (_planes(picture) for picture in (a, b))
-    offsets = torch.arange(WINDOW, dtype=x.dtype) - WINDOW // 2
-    window = _unit((-offsets.square() / (2 * SIGMA**2)).exp())
+    window = _window(x)
     found = torch.ones(3, dtype=x.dtype)
     for scale, weight in enumerate(SCALES):
         if scale:
@@ -71,6 +80,11 @@ def _planes(picture: Tensor) -> Tensor:
     return wide.detach().cpu().clamp(0, 1).permute(2, 0, 1)
 
 
+def _window(like: Tensor) -> Tensor:
+    offsets = torch.arange(WINDOW, dtype=like.dtype, device=like.device) - WINDOW // 2
+    return _unit((-offsets.square() / (2 * SIGMA**2)).exp())
+
+
 def _unit(kernel: Tensor) -> Tensor:
     return kernel / kernel.sum()
 
@@ -82,7 +96,7 @@ def _separable(planes: Tensor, vertical: Tensor, horizontal: Tensor) -> Tensor:
 
 
 def _ssim(x: Tensor, y: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean contrast times structure, and mean SSIM, [3] each."""
+    """Mean contrast times structure, and mean SSIM, of each plane."""
     mx, my, xx, yy, xy = (_separable(plane, window, window) for plane in (x, y, x * x, y * y, x * y))
     structure = (2 * (xy - mx * my) + K2) / (xx - mx * mx + yy - my * my + K2)
     light = (2 * mx * my + K1) / (mx * mx + my * my + K1)

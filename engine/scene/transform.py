@@ -32,7 +32,7 @@ def transform(gaussians: Gaussians, matrix: Tensor) -> Gaussians:
     turn = rotation_quat(linear * torch.linalg.det(linear).sign())  # a mirror is its negative's turn: covariances agree
     return Gaussians(
         means=means,
-        quats=_product(turn.to(gaussians.quats), torch.nn.functional.normalize(gaussians.quats, dim=-1)),
+        quats=multiply_quats(turn.to(gaussians.quats), torch.nn.functional.normalize(gaussians.quats, dim=-1)),
         scales=gaussians.scales * scale,
         opacities=gaussians.opacities,
         sh=rotate_sh(gaussians.sh, linear),
@@ -80,20 +80,31 @@ def sh_rotation(degree: int, linear: Tensor) -> Tensor:
 
 
 def rotation_quat(rotation: Tensor) -> Tensor:
-    """[4] float64 unit quaternion w x y z, w >= 0, of a [3, 3] rotation.
+    """[..., 4] float64 unit quaternions w x y z, w >= 0, of rotations [..., 3, 3].
 
     Source: Bar-Itzhack, "New Method for Extracting the Quaternion from a Rotation Matrix", 2000: the eigenvector of
     the largest eigenvalue, well-conditioned everywhere.
     """
-    (a, b, c), (d, e, f), (g, h, i) = rotation.double().tolist()
-    rows = [
-        [a + e + i, 0.0, 0.0, 0.0],
-        [h - f, a - e - i, 0.0, 0.0],
-        [c - g, b + d, e - a - i, 0.0],
-        [d - b, c + g, f + h, i - a - e],
-    ]
-    quat = torch.linalg.eigh(torch.tensor(rows, dtype=torch.float64), UPLO="L").eigenvectors[:, -1]
-    return quat if quat[0] >= 0 else -quat
+    a, b, c, d, e, f, g, h, i = rotation.detach().double().flatten(-2).unbind(-1)
+    o = torch.zeros_like(a)
+    rows = (a + e + i, o, o, o, h - f, a - e - i, o, o, c - g, b + d, e - a - i, o, d - b, c + g, f + h, i - a - e)
+    quats = torch.linalg.eigh(torch.stack(rows, -1).unflatten(-1, (4, 4)), UPLO="L").eigenvectors[..., -1]
+    return torch.where(quats[..., :1] < 0, -quats, quats)
+
+
+def multiply_quats(left: Tensor, right: Tensor) -> Tensor:
+    """Hamilton products of quaternions w x y z, [..., 4] each."""
+    a, b, c, d = left.unbind(-1)
+    w, x, y, z = right.unbind(-1)
+    return torch.stack(
+        (
+            a * w - b * x - c * y - d * z,
+            a * x + b * w + c * z - d * y,
+            a * y - b * z + c * w + d * x,
+            a * z + b * y - c * x + d * w,
+        ),
+        -1,
+    )
 
 
 def axis_angle(axis: Tensor, angle: float) -> Tensor:
@@ -129,17 +140,3 @@ def _probes(degree: int) -> tuple[Tensor, Tensor]:
 
 def _degree_basis(directions: Tensor, degree: int) -> Tensor:
     return sh_basis(directions, (degree + 1) ** 2)[:, degree * degree :]
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Hamilton product of w x y z, [4] and [n, 4]."""
-    w, x, y, z = left.unbind(-1)
-    matrix = torch.stack(
-        (
-            torch.stack((w, -x, -y, -z)),
-            torch.stack((x, w, -z, y)),
-            torch.stack((y, z, w, -x)),
-            torch.stack((z, -y, x, w)),
-        )
-    )
-    return right @ matrix.T

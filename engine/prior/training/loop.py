@@ -1,0 +1,149 @@
+"""The loop that every stage shares: steps, a running mean, metrics, pictures, checkpoints and a limit of time."""
+
+import copy
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor, nn
+
+from ...command_line import progress_bar
+from ...errors import InputError
+from .checkpoint import load_checkpoint, save_checkpoint
+from .optimiser import follow, make_optimiser, rate_at, round_moments
+from .options import Schedule
+
+Loss = Callable[[nn.Module, nn.Module, int, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+Report = Callable[[nn.Module, Path], dict[str, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What one stage trains."""
+
+    name: str
+    network: nn.Module
+    schedule: Schedule
+    loss: Loss  # of the network, its running mean, the step and the step's own random numbers
+    report: Report | None = None  # writes pictures to a path and measures the running mean
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run goes, which changes nothing of what it computes."""
+
+    out: Path
+    """Folder of checkpoints, metrics and pictures."""
+    minutes: float | None = None
+    """Stop after so many minutes, with a checkpoint from which the same command goes on."""
+    report_every: int = 500
+    """Steps between reports."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+
+
+def step_generator(seed: int, stage: str, step: int, rank: int) -> torch.Generator:
+    """The random numbers of one step of one process: a function of these four, so that nothing of it need be saved."""
+    digest = hashlib.sha256(f"{seed} {stage} {step} {rank}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
+    """Train until all steps are done or time is up; whether they are done. Goes on where a checkpoint is.
+
+    The running mean of the weights is what a stage is for: it ends up in `task.network`.
+    """
+    begun = time.monotonic()
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    folder = run.out / task.name
+    mean = copy.deepcopy(task.network).requires_grad_(False).to(accelerator.device)
+    optimiser = make_optimiser(task.network, task.schedule)
+    state = load_checkpoint(folder / "checkpoint", task.network, mean, optimiser) or {"step": 0, "seconds": 0.0}
+    if state.setdefault("seed", seed) != seed or state["step"] > task.schedule.steps:
+        raise InputError(
+            f"{folder} holds a run of seed {state['seed']} at step {state['step']}: remove it to begin anew"
+        )
+    network, optimiser = accelerator.prepare(task.network, optimiser)
+    step, spent = state["step"], state["seconds"]
+    log = Log(folder / "metrics.jsonl", step) if accelerator.is_main_process else None
+
+    def save() -> None:
+        if accelerator.is_main_process:
+            now = {"step": step, "seconds": round(spent + time.monotonic() - begun, 1), "seed": seed}
+            save_checkpoint(folder / "checkpoint", accelerator.unwrap_model(network), mean, optimiser.optimizer, now)
+
+    def report(row: dict[str, Any]) -> None:
+        if log is not None:
+            seen = {} if task.report is None else task.report(mean, folder / "pictures" / f"{step:07d}.png")
+            log.add({"step": step, **row, **seen, "seconds": round(spent + time.monotonic() - begun, 1)})
+
+    with progress_bar(notes, task.name, "steps") as bar:
+        saved = step
+        try:
+            while step < task.schedule.steps:
+                if run.minutes is not None and time.monotonic() - begun > 60 * run.minutes:
+                    break
+                rate = rate_at(task.schedule, step)
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                generator = step_generator(seed, task.name, step, accelerator.process_index)
+                with accelerator.autocast():
+                    loss, told = task.loss(network, mean, step, generator)
+                accelerator.backward(loss)
+                norm = accelerator.clip_grad_norm_(network.parameters(), task.schedule.clip)
+                if not math.isfinite(float(loss)):
+                    raise RuntimeError(f"{task.name}: the loss of step {step} is {float(loss)}")
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                round_moments(optimiser.optimizer)
+                weights = accelerator.unwrap_model(network).parameters()
+                follow(mean.parameters(), weights, min(task.schedule.ema, (1 + step) / (10 + step)))
+                step += 1
+                row = {"loss": float(loss), "rate": rate, "norm": float(norm)}
+                if log is not None:
+                    log.gather(row | {name: float(value) for name, value in told.items()})
+                if step % run.report_every == 0 or step == task.schedule.steps:
+                    report(log.means() if log is not None else {})
+                if step % run.save_every == 0 and step < task.schedule.steps:
+                    save()
+                    saved = step
+                bar(step, task.schedule.steps)
+        finally:
+            if step > saved:
+                save()
+    task.network.load_state_dict(mean.state_dict())
+    return step >= task.schedule.steps
+
+
+class Log:
+    """Metrics as lines of JSON; those of steps that a run will do again are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self._path, self._rows = path, []
+
+    def gather(self, row: dict[str, float]) -> None:
+        """One step's numbers."""
+        self._rows.append(row)
+
+    def means(self) -> dict[str, float]:
+        """The mean of each number since the last call."""
+        rows, self._rows = self._rows, []
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[-1]} if rows else {}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a line."""
+        tidy = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in row.items()}
+        with self._path.open("a") as stream:
+            stream.write(json.dumps(tidy) + "\n")

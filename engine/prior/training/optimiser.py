@@ -1,0 +1,46 @@
+"""AdamW whose moments are bfloat16 numbers, a cosine schedule, and a running mean of the weights.
+
+The moments are rounded at every step, not only when they are written, so that a run that was stopped and goes on gives
+the same bits as one that was not.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .options import Schedule
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def make_optimiser(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """AdamW; only matrices decay, and neither biases nor tables of offsets."""
+    matrices = [
+        p for p in network.parameters() if (p.requires_grad and p.dim() > 2) or (p.dim() == 2 and min(p.shape) > 6)
+    ]
+    rest = [p for p in network.parameters() if p.requires_grad and not any(p is matrix for matrix in matrices)]
+    groups = [{"params": matrices, "weight_decay": schedule.decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas)
+
+
+def rate_at(schedule: Schedule, step: int) -> float:
+    """The learning rate of a step: linear from 0 in the warm-up, then half a cosine from `rate` to `final_rate`."""
+    if step < schedule.warmup:
+        return schedule.rate * (step + 1) / schedule.warmup
+    done = min(1.0, (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup))
+    return schedule.final_rate + (schedule.rate - schedule.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def round_moments(optimiser: torch.optim.Optimizer) -> None:
+    """Rounds the moments to what bfloat16 holds."""
+    for state in optimiser.state.values():
+        for name in MOMENTS:
+            state[name].copy_(state[name].bfloat16())
+
+
+@torch.no_grad()
+def follow(mean: Iterable[Tensor], weights: Iterable[Tensor], keep: float) -> None:
+    """One step of the running mean."""
+    torch._foreach_lerp_(list(mean), [w.detach() for w in weights], 1 - keep)
