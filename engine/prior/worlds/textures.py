@@ -1,0 +1,58 @@
+"""Patterns on surfaces: a mixture of two colours, 0 to 1, at plane coordinates."""
+
+import torch
+from torch import Tensor
+
+FAMILIES = ("solid", "checker", "stripes", "noise", "gradient", "brick", "dots")
+HELD_OUT = "dots"  # never in training
+SOLID, CHECKER, STRIPES, NOISE, GRADIENT, BRICK, DOTS = range(7)
+
+MORTAR = 0.12  # of a brick's height
+DOT = 0.32  # radius, of a cell
+
+
+def pattern(family: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of the second colour, and a random number 0 to 1 of the cell (a tile, a brick).
+
+    One unit of u and v is one feature of the pattern. All arguments and results have one shape.
+    """
+    brick = family == BRICK
+    u = torch.where(brick, u / 2, u)  # twice as wide as high
+    row = v.floor()
+    u = torch.where(brick, u + 0.5 * row.remainder(2), u)
+    column = u.floor()
+    fu, fv = u - column, v - row
+    parity = (column + row).remainder(2)
+    joint = ((fu < MORTAR / 2) | (fv < MORTAR)).to(u.dtype)
+    dot = ((fu - 0.5).square() + (fv - 0.5).square() < DOT * DOT).to(u.dtype)
+    share = torch.where(family == CHECKER, parity, torch.zeros_like(u))
+    share = torch.where(family == STRIPES, column.remainder(2), share)
+    share = torch.where(family == NOISE, noise(u / 2, v / 2), share)
+    share = torch.where(family == GRADIENT, 0.5 - 0.5 * torch.cos(u * 1.5), share)
+    share = torch.where(brick, joint, share)
+    share = torch.where(family == DOTS, dot, share)
+    striped, tiled = family == STRIPES, (family == CHECKER) | brick
+    tone = hashed(column.int(), torch.where(striped, 0.0, row).int())
+    return share, torch.where(tiled | striped, tone, 0.5)
+
+
+def noise(u: Tensor, v: Tensor) -> Tensor:
+    """Value noise of two octaves with more contrast, 0 to 1."""
+    both = 0.65 * _octave(u, v) + 0.35 * _octave(2 * u + 17.0, 2 * v - 5.0)
+    return ((both - 0.5) * 2.2 + 0.5).clamp(0, 1)
+
+
+def _octave(u: Tensor, v: Tensor) -> Tensor:
+    column, row = u.floor(), v.floor()
+    fu, fv = u - column, v - row
+    fu, fv = fu * fu * (3 - 2 * fu), fv * fv * (3 - 2 * fv)
+    i, j = column.int(), row.int()
+    top = torch.lerp(hashed(i, j), hashed(i + 1, j), fu)
+    return torch.lerp(top, torch.lerp(hashed(i, j + 1), hashed(i + 1, j + 1), fu), fv)
+
+
+def hashed(i: Tensor, j: Tensor) -> Tensor:
+    """A number 0 to 1 for each pair of int32."""
+    h = i * 374761393 + j * 668265263
+    h = (h ^ ((h >> 13) & 0x7FFFF)) * 1274126177
+    return ((h >> 12) & 0xFFFF).float() / 65535
