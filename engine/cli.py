@@ -15,6 +15,7 @@ COMMANDS = {
     "edit": "Select, delete, move, recolour, duplicate, merge and split splats by a script.",
     "info": "Tell what a scene file holds, where it came from and what a conversion would cost.",
     "lod": "Build a level-of-detail tree over a scene of any size, or of the levels that it has.",
+    "prior": "Train, distil and measure the prior that makes scenes of pictures.",
     "redact": "Remove or blur what lies in a region or inside image masks, and check that it is gone.",
     "strip": "Copy images without GPS, camera, time and all other metadata.",
 }

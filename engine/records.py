@@ -76,6 +76,6 @@ def _read_tuple(arguments: tuple[Any, ...], raw: Any) -> tuple[Any, ...]:
         raise InputError(f"{shown(raw)} given, expected a list of {len(arguments)}")
     hints = [arguments[0]] * len(raw) if endless else arguments
     return tuple(
-        within(f"entry {i}", lambda v, h=h: _read(h, v), value)
-        for i, (h, value) in enumerate(zip(hints, raw, strict=True), 1)
+        within(f"entry {i}", lambda value, hint=hint: _read(hint, value), item)
+        for i, (hint, item) in enumerate(zip(hints, raw, strict=True), 1)
     )

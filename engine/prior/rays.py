@@ -38,6 +38,7 @@ def plane_depths(count: int, near: float, far: float, like: Tensor) -> Tensor:
     return torch.linspace(1 / far, 1 / near, count, device=like.device, dtype=like.dtype)
 
 
+@torch.no_grad()
 def sweep(
     pictures: Tensor,
     sources: tuple[Tensor, Tensor],
@@ -58,7 +59,8 @@ def sweep(
 
     Returns:
         colors [b, t, d, 3, h, w], the mean over the sources that see the point, 0 where none does; and evidence
-        [b, t, d, 2, h, w]: the share of the sources that see it, and the standard deviation of their colours.
+        [b, t, d, 2, h, w]: the share of the sources that see it, and the standard deviation of their colours. Without
+        gradients.
     """
     (to_source, source_K), (to_target, target_K) = sources, targets
     b, s, _, high, wide = pictures.shape
@@ -68,20 +70,24 @@ def sweep(
     # A point at inverse depth r is in proportion to R p + r t: no division, and no far point is lost.
     turned = torch.einsum("bstij,btjhw->bstihw", rotation, pixel_directions(target_K, size))
     moved = inverse_depths[:, None] * offset[:, :, :, None]  # [b, s, t, d, 3]
-    x, y, z = (turned[:, :, :, None, i] + moved[..., i, None, None] for i in range(3))  # [b, s, t, d, h, w]
-    front = z > LEAST_Z
-    z = z.clamp(min=LEAST_Z)
     fx, fy, cx, cy = (source_K[:, :, i, j].view(b, s, 1, 1, 1, 1) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    across = ((fx * x / z + cx) * (2 / wide) - 1).clamp(-2, 2)
-    down = ((fy * y / z + cy) * (2 / high) - 1).clamp(-2, 2)
-    seen = (front & (across.abs() <= 1) & (down.abs() <= 1)).to(pictures.dtype)
+    turned, moved = turned.unsqueeze(3), moved[..., None, None]  # [b, s, t, 1, 3, h, w] and [b, s, t, d, 3, 1, 1]
+    z = turned[..., 2, :, :] + moved[..., 2, :, :]
+    front = z > LEAST_Z
+    inverse = z.clamp_(min=LEAST_Z).reciprocal_()
+    grid = pictures.new_empty(b, s, t, d, height, width, 2)
+    for axis, focal, center, side in ((0, fx, cx, wide), (1, fy, cy, high)):
+        place = (turned[..., axis, :, :] + moved[..., axis, :, :]).mul_(inverse)
+        grid[..., axis] = place.mul_(focal * (2 / side)).add_(center * (2 / side) - 1).clamp_(-2, 2)
+    seen = (front & (grid.abs().amax(dim=-1) <= 1)).to(pictures.dtype)
     if allowed is not None:
         seen = seen * allowed.T.view(1, s, t, 1, 1, 1)
-    grid = torch.stack((across, down), -1).view(b * s, t * d * height, width, 2)
+    grid = grid.view(b * s, t * d * height, width, 2)
     found = grid_sample(pictures.flatten(0, 1), grid, "bilinear", "border", False)
-    found = found.view(b, s, 3, t, d, height, width).transpose(2, 3).transpose(3, 4)  # [b, s, t, d, 3, h, w]
-    shares = (seen / seen.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(4)
-    colors = (found * shares).sum(dim=1)
-    spread = ((found - colors[:, None]).square() * shares).sum(dim=1).mean(dim=3)
+    found = found.view(b, s, 3, t, d, height, width)
+    total = seen.sum(dim=1)
+    shares = (seen / total.clamp(min=1)[:, None]).unsqueeze(2)
+    colors = (found * shares).sum(dim=1)  # [b, 3, t, d, h, w]
+    variance = (found.square() * shares).sum(dim=1).sub_(colors.square()).mean(dim=1).clamp_(min=0)
     looking = s if allowed is None else allowed.sum(dim=1).clamp(min=1).view(1, t, 1, 1, 1)
-    return colors, torch.stack((seen.sum(dim=1) / looking, (spread + 1e-8).sqrt() - 1e-4), 3)
+    return colors.permute(0, 2, 3, 1, 4, 5), torch.stack((total / looking, variance.sqrt()), 3)

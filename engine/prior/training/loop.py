@@ -2,10 +2,13 @@
 
 import copy
 import hashlib
+import itertools
 import json
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .optimiser import follow, make_optimiser, rate_at, round_moments
 from .options import Schedule
 
-Loss = Callable[[nn.Module, nn.Module, int, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
+Draw = Callable[[int, torch.Generator], Any]  # the data of a step, made in a thread ahead of it
+Loss = Callable[[nn.Module, nn.Module, Any, torch.Generator], Tensor]  # network, its running mean, data, random numbers
 Report = Callable[[nn.Module, Path], dict[str, float]]
 
 
@@ -32,7 +36,8 @@ class Task:
     name: str
     network: nn.Module
     schedule: Schedule
-    loss: Loss  # of the network, its running mean, the step and the step's own random numbers
+    draw: Draw
+    loss: Loss
     report: Report | None = None  # writes pictures to a path and measures the running mean
 
 
@@ -54,6 +59,27 @@ def step_generator(seed: int, stage: str, step: int, rank: int) -> torch.Generat
     """The random numbers of one step of one process: a function of these four, so that nothing of it need be saved."""
     digest = hashlib.sha256(f"{seed} {stage} {step} {rank}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+
+
+AHEAD = 12  # steps whose data may wait
+
+
+def ahead(task: Task, seed: int, step: int, rank: int) -> Iterator[tuple[Any, torch.Generator]]:
+    """The data of each step from one on, and its random numbers; a thread makes what comes next meanwhile."""
+
+    def made(number: int) -> tuple[Any, torch.Generator]:
+        generator = step_generator(seed, task.name, number, rank)
+        return task.draw(number, generator), generator
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(made, number) for number in range(step, step + AHEAD))
+        try:
+            for number in itertools.count(step + AHEAD):
+                yield waiting.popleft().result()
+                waiting.append(pool.submit(made, number))
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
@@ -85,6 +111,7 @@ def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
             seen = {} if task.report is None else task.report(mean, folder / "pictures" / f"{step:07d}.png")
             log.add({"step": step, **row, **seen, "seconds": round(spent + time.monotonic() - begun, 1)})
 
+    batches = ahead(task, seed, step, accelerator.process_index)
     with progress_bar(notes, task.name, "steps") as bar:
         saved = step
         try:
@@ -94,9 +121,9 @@ def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
                 rate = rate_at(task.schedule, step)
                 for group in optimiser.param_groups:
                     group["lr"] = rate
-                generator = step_generator(seed, task.name, step, accelerator.process_index)
+                batch, generator = next(batches)
                 with accelerator.autocast():
-                    loss, told = task.loss(network, mean, step, generator)
+                    loss = task.loss(network, mean, batch, generator)
                 accelerator.backward(loss)
                 norm = accelerator.clip_grad_norm_(network.parameters(), task.schedule.clip)
                 if not math.isfinite(float(loss)):
@@ -107,9 +134,8 @@ def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
                 weights = accelerator.unwrap_model(network).parameters()
                 follow(mean.parameters(), weights, min(task.schedule.ema, (1 + step) / (10 + step)))
                 step += 1
-                row = {"loss": float(loss), "rate": rate, "norm": float(norm)}
                 if log is not None:
-                    log.gather(row | {name: float(value) for name, value in told.items()})
+                    log.gather({"loss": float(loss), "rate": rate, "norm": float(norm)})
                 if step % run.report_every == 0 or step == task.schedule.steps:
                     report(log.means() if log is not None else {})
                 if step % run.save_every == 0 and step < task.schedule.steps:
@@ -117,6 +143,7 @@ def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
                     saved = step
                 bar(step, task.schedule.steps)
         finally:
+            batches.close()
             if step > saved:
                 save()
     task.network.load_state_dict(mean.state_dict())

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from .options import Schedule
 
+TABLE = 6  # rows of a table of offsets
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def make_optimiser(network: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW; only matrices decay, and neither biases nor tables of offsets."""
-    matrices = [
-        p for p in network.parameters() if (p.requires_grad and p.dim() > 2) or (p.dim() == 2 and min(p.shape) > 6)
+    """AdamW; matrices decay, biases and tables of offsets do not."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if _is_matrix(p)], "weight_decay": schedule.decay},
+        {"params": [p for p in trained if not _is_matrix(p)], "weight_decay": 0.0},
     ]
-    rest = [p for p in network.parameters() if p.requires_grad and not any(p is matrix for matrix in matrices)]
-    groups = [{"params": matrices, "weight_decay": schedule.decay}, {"params": rest, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=schedule.rate, betas=schedule.betas)
 
 
@@ -44,3 +45,7 @@ def round_moments(optimiser: torch.optim.Optimizer) -> None:
 def follow(mean: Iterable[Tensor], weights: Iterable[Tensor], keep: float) -> None:
     """One step of the running mean."""
     torch._foreach_lerp_(list(mean), [w.detach() for w in weights], 1 - keep)
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    return parameter.dim() > 1 and min(parameter.shape[:2]) > TABLE

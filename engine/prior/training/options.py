@@ -89,6 +89,8 @@ class DataOptions:
     captures: tuple[Path, ...] = ()
     """Folders of posed pictures."""
     captures_weight: float = 0.0
+    reuse: int = 4
+    """How often each clip is used, in steps near each other."""
 
 
 @dataclass(frozen=True)

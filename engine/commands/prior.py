@@ -1,0 +1,90 @@
+"""`lyra prior train | distill | evaluate`: the prior is made and measured."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+from ..command_line import parse
+from ..errors import InputError
+
+HELP = """usage: lyra prior train|distill|evaluate --config FILE.yaml ...
+
+  train     The teacher, the regression net or the Gaussian decoder.
+  distill   The student of few steps, from the teacher.
+  evaluate  Tables of a prior on scenes that it never saw.
+
+lyra prior train --help tells more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """Go on with training, or begin; Ctrl-C and --minutes leave a checkpoint from which the same command goes on."""
+
+    config: Path
+    """YAML file, such as those in configs/prior."""
+    out: Path
+    """Folder of checkpoints, metrics (JSON lines), contact sheets and finished networks."""
+    minutes: float | None = None
+    """Stop after so many minutes."""
+    report_every: int = 250
+    """Steps between lines of metrics."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(StageOptions):
+    """Train a network of the prior. --minutes and Ctrl-C leave a checkpoint from which the same command goes on."""
+
+    stage: tyro.conf.Positional[str]
+    """teacher, regression or decoder."""
+
+
+def command(arguments: list[str]) -> None:
+    """Run `lyra prior` with these arguments."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP)
+        return
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        raise InputError(f"{verb!r} is no part of lyra prior: give {', '.join(VERBS)}")
+    VERBS[verb](rest)
+
+
+def _train(arguments: list[str]) -> None:
+    given = parse(TrainOptions, arguments, "lyra prior train")
+    from ..prior.training.stages import TRAINED
+
+    if given.stage not in TRAINED:
+        raise InputError(f"stage {given.stage!r} is unknown: give {', '.join(TRAINED)}")
+    _run([given.stage], given)
+
+
+def _distill(arguments: list[str]) -> None:
+    given = parse(StageOptions, arguments, "lyra prior distill")
+    from ..prior.training.stages import DISTILLED
+
+    _run(list(DISTILLED), given)
+
+
+def _run(stages: list[str], given: StageOptions) -> None:
+    import time
+
+    from ..prior.training.loop import RunOptions
+    from ..prior.training.options import read_options
+    from ..prior.training.stages import run_stage
+
+    options, notes = read_options(given.config), Console(stderr=True)
+    begun = time.monotonic()
+    for stage in stages:
+        left = None if given.minutes is None else given.minutes - (time.monotonic() - begun) / 60
+        run = RunOptions(given.out, left, given.report_every, given.save_every)
+        done = run_stage(stage, options, run, notes)
+        print(f"{stage}: {'done' if done else 'stopped, run the same command to go on'}")
+        if not done:
+            return
+
+
+VERBS = {"train": _train, "distill": _distill}

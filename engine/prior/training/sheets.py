@@ -1,0 +1,91 @@
+"""Contact sheets and quick figures of a run, on a few validation clips that stay the same."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ...files import replacing
+from ..clips import Clips, normalised
+from ..denoiser import denoise
+from ..sampling import integrate, sample
+from .denoising import as_batch
+from .options import PriorOptions
+from .sources import make_source
+from .splatting import Frames, decode, draw_frames, draw_gaussians
+
+SCENES, SHOWN = 32, 6  # measured and pictured
+SEED = 1
+ENLARGED = 4
+
+
+def denoiser_sheet(
+    options: PriorOptions, device: torch.device, *, few: bool
+) -> Callable[[nn.Module, Path], dict[str, float]]:
+    """Writes rows of clean views, true targets and found ones; measures PSNR at 1 and 4 (or 16) steps.
+
+    Args:
+        few: whether the network is a student, sampled as a consistency model.
+    """
+
+    def report(network: nn.Module, path: Path) -> dict[str, float]:
+        clips = _validation(options, options.views[1], device)
+        known = options.clean[0]
+        batch = as_batch(clips, known, options)
+        way = sample if few else integrate
+        found = {}
+        for steps in (1, 4) if few else (1, 16):
+            generator = torch.Generator().manual_seed(SEED)
+            views = way(lambda x, t: denoise(network, x, t, batch.condition), batch.condition, steps, generator)
+            found[steps] = (0.5 * views + 0.5).clamp(0, 1)
+        rows = [clips.rgb, *found.values()]
+        write_sheet(path, torch.stack([row[:SHOWN] for row in rows], 1).flatten(0, 1))
+        truth = clips.rgb[:, known:]
+        return {f"psnr_{steps}": _psnr(views[:, known:], truth) for steps, views in found.items()}
+
+    return report
+
+
+def decoder_sheet(
+    options: PriorOptions, student: nn.Module, device: torch.device
+) -> Callable[[nn.Module, Path], dict[str, float]]:
+    """Writes rows of frames and of renderings of their Gaussians; measures PSNR at views seen and not seen."""
+
+    def report(network: nn.Module, path: Path) -> dict[str, float]:
+        decoder = options.decoder
+        clips = _validation(options, decoder.views + decoder.held_out, device)
+        frames = draw_frames(clips, student, options, False, torch.Generator().manual_seed(SEED))
+        told: dict[str, float] = {}
+        rows = []
+        with torch.no_grad():
+            for name, given in (("true", Frames(clips, decoder.views)), ("generated", frames)):
+                found = decode(network, given.clips.views(slice(given.seen)), options.planes)
+                drawn = draw_gaussians(found, given.clips).rgb.permute(0, 1, 4, 2, 3).clamp(0, 1)
+                told[f"psnr_seen_{name}"] = _psnr(drawn[:, : given.seen], given.clips.rgb[:, : given.seen])
+                told[f"psnr_unseen_{name}"] = _psnr(drawn[:, given.seen :], clips.rgb[:, given.seen :])
+                rows += [given.clips.rgb, drawn]
+        write_sheet(path, torch.stack([row[:SHOWN] for row in rows], 1).flatten(0, 1))
+        return told
+
+    return report
+
+
+def write_sheet(path: Path, rows: Tensor) -> None:
+    """A PNG of pictures [rows, columns, 3, h, w], 0 to 1."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    big = rows.repeat_interleave(ENLARGED, -1).repeat_interleave(ENLARGED, -2)
+    joined = big.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    with replacing(path) as stream:
+        Image.fromarray((joined.clamp(0, 1) * 255).round().byte().cpu().numpy()).save(stream, "PNG")
+
+
+def _validation(options: PriorOptions, views: int, device: torch.device) -> Clips:
+    generator = torch.Generator().manual_seed(SEED)
+    return normalised(make_source(options, device, "validation").clips(SCENES, views, options.size, generator))
+
+
+def _psnr(found: Tensor, truth: Tensor) -> float:
+    """Of each picture, then the mean."""
+    errors = (found - truth).square().flatten(2).mean(dim=2)
+    return float((-10 * errors.clamp(min=1e-10).log10()).mean())

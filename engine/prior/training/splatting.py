@@ -1,0 +1,142 @@
+"""What the Gaussian decoder is trained by: renderings of its Gaussians beside frames of the student or true ones."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ....kernels.frames import Rendering
+from ....kernels.options import Options
+from ....kernels.rasterize import rasterize
+from ..clips import Clips
+from ..decoder import as_gaussians, look
+from ..denoiser import Planes, denoise, make_condition
+from ..sampling import sample
+from .losses import picture_loss
+from .options import DecoderOptions, PriorOptions
+
+LEAST_ALPHA = 0.5  # of a pixel whose depth is compared
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Posed views to learn from: the first are what the decoder sees, it is compared at all."""
+
+    clips: Clips  # of which rgb may be generated, and depth is true or 0
+    seen: int
+
+
+def draw_frames(
+    clips: Clips, student: nn.Module, options: PriorOptions, truth: bool, generator: torch.Generator
+) -> Frames:
+    """True views, or those that the student makes of one to three of them: Lyra's self-distillation.
+
+    Args:
+        clips: in normalised units.
+        student: of four steps.
+        options: of the prior.
+        truth: whether the views are the true ones.
+        generator: of random numbers.
+    """
+    decoder = options.decoder
+    if truth:
+        return Frames(clips, decoder.views)
+    known = int(torch.randint(options.clean[0], min(options.clean[1], decoder.views) + 1, (), generator=generator))
+    rgb = generated(student, clips, known, options.planes, 4, generator, use_rays=options.rays)
+    fields = clips.tensors() | {"rgb": rgb}
+    return Frames(Clips(**fields), decoder.views)
+
+
+def generated(
+    student: nn.Module,
+    clips: Clips,
+    known: int,
+    planes: Planes,
+    steps: int,
+    generator: torch.Generator,
+    *,
+    use_rays: bool = True,
+) -> Tensor:
+    """[b, v, 3, h, w] 0 to 1: the first views as they are, the others as the student makes them."""
+    condition = make_condition(
+        clips.rgb[:, :known], clips.world_to_camera, clips.K, clips.times, planes, use_rays=use_rays
+    )
+    views = sample(lambda x, level: denoise(student, x, level, condition), condition, steps, generator)
+    return (0.5 * views + 0.5).clamp(0, 1)
+
+
+def decode(
+    decoder: nn.Module, clips: Clips, planes: Planes, *, fused: bool = True, use_rays: bool = True
+) -> dict[str, Tensor]:
+    """Gaussians of views in normalised units, at the time of the first; as `as_gaussians` returns them."""
+    inputs = look(clips.rgb, clips.world_to_camera, clips.K, planes, fused=fused, use_rays=use_rays)
+    raw = decoder(*inputs, clips.times, clips.times[:, :1].expand_as(clips.times))
+    found = as_gaussians(raw, clips.rgb, clips.world_to_camera, clips.K, planes)
+    return found | {"opacities": found["opacities"] * clips.alpha.flatten(1)}
+
+
+def draw_gaussians(found: dict[str, Tensor], clips: Clips, *, normals: bool = False) -> Rendering:
+    """The Gaussians from each view of the clips."""
+    width, height = clips.size
+    return rasterize(
+        found["means"],
+        found["quats"],
+        found["scales"],
+        found["opacities"],
+        found["colors"],
+        clips.world_to_camera,
+        clips.K,
+        width,
+        height,
+        options=Options(normals=normals),
+    )
+
+
+def decoder_loss(decoder: nn.Module, frames: Frames, planes: Planes, options: DecoderOptions, sparse: bool) -> Tensor:
+    """Colour, inverse depth, normals, sparse opacity and a prior of scales.
+
+    The weights are those of research notes on Lyra (arXiv 2509.19296) and Long-LRM, with SSIM in place of LPIPS.
+    """
+    clips = frames.clips
+    found = decode(decoder, clips.views(slice(frames.seen)), planes)
+    drawn = draw_gaussians(found, clips, normals=options.normal > 0)
+    rgb = drawn.rgb.permute(0, 1, 4, 2, 3)
+    loss = picture_loss(rgb.flatten(0, 1), clips.rgb.flatten(0, 1), options.ssim)
+    known = (clips.depth > 0) & (drawn.alpha > LEAST_ALPHA)
+    if options.depth:
+        loss = loss + options.depth * inverse_depth_error(drawn.depth, clips.depth, known)
+    if options.normal:
+        loss = loss + options.normal * normal_error(drawn, clips, known)
+    if options.opacity and sparse:
+        loss = loss + options.opacity * found["opacities"].mean()
+    if options.scale:
+        footprint = clips.depth[:, :1].clamp(min=0.1).mean() / clips.K[:, 0, 0, 0].mean()
+        loss = loss + options.scale * (found["scales"] / footprint).mean()
+    return loss
+
+
+def inverse_depth_error(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """Mean absolute error of 1 / z where both are known."""
+    share = known.to(found.dtype)
+    error = (1 / found.clamp(min=0.05) - 1 / wanted.clamp(min=0.05)).abs() * share
+    return error.sum() / share.sum().clamp(min=1)
+
+
+def normal_error(drawn: Rendering, clips: Clips, known: Tensor) -> Tensor:
+    """1 - cosine between the normals of splats and of the rendered depth, where its neighbours agree (2DGS, eq. 14)."""
+    from ..rays import pixel_directions
+
+    assert drawn.normals is not None
+    local = pixel_directions(clips.K, clips.size) * drawn.depth[:, :, None]
+    shifted = local - clips.world_to_camera[..., :3, 3, None, None]
+    points = torch.einsum("bvji,bvjhw->bvihw", clips.world_to_camera[..., :3, :3], shifted)
+    across = points[..., 1:-1, 2:] - points[..., 1:-1, :-2]
+    down = points[..., 2:, 1:-1] - points[..., :-2, 1:-1]
+    surface = torch.linalg.cross(down, across, dim=2)  # towards the camera, as y points down
+    surface = surface / surface.norm(dim=2, keepdim=True).clamp(min=1e-6)
+    splats = drawn.normals.permute(0, 1, 4, 2, 3)[..., 1:-1, 1:-1]
+    middle = drawn.depth[..., 1:-1, 1:-1]
+    bend = (drawn.depth[..., 1:-1, 2:] - drawn.depth[..., 1:-1, :-2]).abs() / middle.clamp(min=0.05)
+    share = (known[..., 1:-1, 1:-1] & (bend < 0.2)).to(middle.dtype).detach()
+    cosine = (splats * surface).sum(dim=2)
+    return ((1 - cosine) * share).sum() / share.sum().clamp(min=1)
