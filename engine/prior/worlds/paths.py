@@ -21,7 +21,10 @@ def ball(distance: Tensor, reach: Tensor) -> Tensor:
 
 
 def poses(rig: Rig, along: Tensor, sway: Tensor) -> Tensor:
-    """World to camera [b, v, 4, 4] at places along the path [b, v], 0 to 1, turned a little by sway [b, v, 2] radians."""
+    """World to camera [b, v, 4, 4] at places along the path [b, v], 0 to 1, turned a little by sway [b, v, 2] (radians)
+
+    to the right and down.
+    """
     eye, target = _eyes(rig, along)
     forward = target - eye
     forward = forward / forward.norm(dim=-1, keepdim=True)

@@ -19,14 +19,14 @@ def pattern(family: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     brick = family == BRICK
     u = torch.where(brick, u / 2, u)  # twice as wide as high
     row = v.floor()
-    u = torch.where(brick, u + 0.5 * row.remainder(2), u)
+    u = torch.where(brick, u + 0.5 * odd(row), u)
     column = u.floor()
     fu, fv = u - column, v - row
-    parity = (column + row).remainder(2)
+    parity = odd(column + row)
     joint = ((fu < MORTAR / 2) | (fv < MORTAR)).to(u.dtype)
     dot = ((fu - 0.5).square() + (fv - 0.5).square() < DOT * DOT).to(u.dtype)
     share = torch.where(family == CHECKER, parity, torch.zeros_like(u))
-    share = torch.where(family == STRIPES, column.remainder(2), share)
+    share = torch.where(family == STRIPES, odd(column), share)
     share = torch.where(family == NOISE, noise(u / 2, v / 2), share)
     share = torch.where(family == GRADIENT, 0.5 - 0.5 * torch.cos(u * 1.5), share)
     share = torch.where(brick, joint, share)
@@ -34,6 +34,11 @@ def pattern(family: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     striped, tiled = family == STRIPES, (family == CHECKER) | brick
     tone = hashed(column.int(), torch.where(striped, 0.0, row).int())
     return share, torch.where(tiled | striped, tone, 0.5)
+
+
+def odd(x: Tensor) -> Tensor:
+    """1 where a whole number is odd, else 0."""
+    return x - 2 * (x / 2).floor()
 
 
 def noise(u: Tensor, v: Tensor) -> Tensor:
