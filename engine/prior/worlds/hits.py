@@ -12,8 +12,7 @@ from torch import Tensor
 
 from . import shapes
 from .record import FAR, FLOOR, WALL, Objects, Surround, Worlds
-from .scenes import turned
-from .shapes import dot
+from .shapes import applied, dot, parts, turned
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +29,7 @@ def frames(objects: Objects, times: Tensor) -> Frames:
     """The objects at times [b, v]."""
     since = times[..., None] - 0.5
     spun = turned(objects.axis[:, None], objects.spin[:, None] * since)
-    to_unit = (spun @ objects.rotation[:, None]).mT / objects.scale[:, None, :, :, None]
+    to_unit = applied(spun, objects.rotation[:, None]).mT / objects.scale[:, None, :, :, None]
     centre = objects.centre[:, None] + objects.velocity[:, None] * since[..., None]
     extent = torch.where(objects.kind == shapes.ELLIPSOID, objects.scale.amax(-1), objects.scale.norm(dim=-1))
     return Frames(objects.kind, to_unit, centre, extent)
@@ -46,7 +45,9 @@ def first(worlds: Worlds, things: Frames, eye: Tensor, ray: Tensor) -> tuple[Ten
     which += o
     found = best.new_full((*best.shape[:3], o, best.shape[3]), torch.inf)
     ends = eye + ray * best[..., None, :]
-    for bundle, slot, (low, high) in _intervals(things, eye[..., 0], ends, eye.expand(-1, -1, ray.shape[2], -1, -1), ray):
+    for bundle, slot, (low, high) in _intervals(
+        things, eye[..., 0], ends, eye.expand(-1, -1, ray.shape[2], -1, -1), ray
+    ):
         found[(*bundle, slot)] = low.clamp(min=0).sub_(high).mul_(shapes.HUGE).clamp_(min=0).add_(low)
     for slot in range(o):
         which.masked_fill_(found[..., slot, :] < best, slot)
@@ -72,16 +73,16 @@ def _intervals(
     beside = things.centre[:, :, None] - apex[..., None, :]
     wide, thick = radius[..., None], things.radius[:, None, None]
     # Of balls from the apex (s = 0) to the end (s = 1), the one that comes nearest to the object's.
-    slope = (dot(axis.unbind(-1), axis.unbind(-1)) - wide * wide).clamp(min=1e-12)
-    s = ((dot(beside.unbind(-1), axis.unbind(-1)) + wide * thick) / slope).clamp(0, 1)
+    slope = ((axis * axis).sum(-1) - wide * wide).clamp(min=1e-12)
+    s = (((beside * axis).sum(-1) + wide * thick) / slope).clamp(0, 1)
     met = (beside - s[..., None] * axis).norm(dim=-1) <= (thick + wide * s) * (1 + 1e-4)
     for kind in range(len(shapes.KINDS)):
         scene, view, bundle, slot = (met & (things.kind == kind)[:, None, None]).nonzero(as_tuple=True)
         if len(scene):
             unit = things.to_unit[scene, view, slot]  # [p, 3, 3]
-            o = unit @ (origin[scene, view, bundle] - things.centre[scene, view, slot, :, None])
-            d = unit @ ray[scene, view, bundle]
-            yield (scene, view, bundle), slot, shapes.inside(kind, o.unbind(-2), d.unbind(-2))
+            o = applied(unit, origin[scene, view, bundle] - things.centre[scene, view, slot, :, None])
+            d = applied(unit, ray[scene, view, bundle])
+            yield (scene, view, bundle), slot, shapes.inside(kind, parts(o), parts(d))
 
 
 def _ball(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,7 +98,7 @@ def _behind(surround: Surround, eye: Tensor, ray: Tensor) -> tuple[Tensor, Tenso
     x, y, z = ((half.copysign(ray) - (eye - middle)) / (ray + shapes.TINY)).unbind(-2)
     room = torch.minimum(torch.minimum(x, y), z)
     which = torch.where(y <= room, torch.where(ray[..., 1, :] > 0, FLOOR, FAR), WALL)
-    o, d = eye.unbind(-2), ray.unbind(-2)
+    o, d = parts(eye), parts(ray)
     dome = surround.dome[:, None, None, None]
     _, sky = shapes.between(dot(d, d), dot(o, d), dot(o, o) - dome.square())
     outside = surround.open[:, None, None, None] & (sky < room)

@@ -19,9 +19,31 @@ Vector = tuple[Tensor, Tensor, Tensor]
 Interval = tuple[Tensor, Tensor]
 
 
+def parts(vectors: Tensor) -> Vector:
+    """The components of [.., 3, m]."""
+    x, y, z = vectors.unbind(-2)
+    return x, y, z
+
+
 def dot(a: Vector, b: Vector) -> Tensor:
     """The scalar product."""
     return torch.addcmul(torch.addcmul(a[0] * b[0], a[1], b[1]), a[2], b[2])
+
+
+def applied(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """The product of [.., 3, 3] and [.., 3, m], in full precision also where matrices are multiplied with less."""
+    v = parts(vectors)
+    return torch.stack([dot(parts(row[..., None]), v) for row in matrix.unbind(-2)], -2)
+
+
+def turned(axis: Tensor, angle: Tensor) -> Tensor:
+    """Rotations [.., 3, 3] about unit axes [.., 3] by angles [..] (Rodrigues)."""
+    x, y, z = axis.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
+    unit, square = torch.eye(3, device=axis.device), axis[..., :, None] * axis[..., None, :]
+    sin, cos = angle.sin()[..., None, None], angle.cos()[..., None, None]
+    return cos * unit + sin * cross + (1 - cos) * square
 
 
 def inside(kind: int, o: Vector, d: Vector) -> Interval:
@@ -98,7 +120,7 @@ def normal(kind: Tensor, p: Vector) -> Vector:
 
 
 def height(kind: Tensor, rotation: Tensor, scale: Tensor) -> Tensor:
-    """How far below its centre a shape reaches (y is down), [..] of [.., 3, 3] and [.., 3]; a bound for tilted cones."""
+    """How far a shape reaches below its centre (y is down), [..] of [.., 3, 3] and [.., 3]; a bound if a cone tilts."""
     x, y, z = (rotation[..., 1, :] * scale).unbind(-1)
     ball = (x * x + y * y + z * z).sqrt()
     round_ = y.abs() + (x * x + z * z).sqrt()

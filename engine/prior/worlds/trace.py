@@ -6,12 +6,12 @@ from torch import Tensor
 from . import hits, palette, shapes, textures
 from .hits import Frames
 from .record import FAR, Surround, Worlds
-from .shapes import Vector, dot
+from .shapes import Vector, applied, dot, parts
 
-RAYS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 23}  # what fits the caches, or keeps the memory small
+RAYS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 23}  # what fits the caches, or keeps the memory small
 TILE = 8  # most pixels of a bundle's side
 LIFT = 5e-5  # of the dome's radius: a shadow's ray starts so far off its surface
-HAZE = 0.2, 0.9  # of the dome's radius: where the ground begins and ends to fade into the horizon
+HAZE = 0.08, 0.5  # of the dome's radius: where the ground begins and ends to fade into the horizon
 
 
 def trace(
@@ -84,10 +84,10 @@ def _scenes(
 ) -> tuple[Tensor, Tensor]:
     """The linear colours [b, v, 3, k, shaded] of each bundle's last rays, and the depths [b, v, k, m] of all."""
     to_world = world_to_camera[:, :, None, :3, :3].mT
-    eye = -(to_world @ world_to_camera[:, :, None, :3, 3:])  # [b, v, 1, 3, 1]
+    eye = -applied(to_world, world_to_camera[:, :, None, :3, 3:])  # [b, v, 1, 3, 1]
     f, c = K[..., (0, 1), (0, 1), None, None], K[..., (0, 1), 2, None, None]
     u, w = (x - c[:, :, 0]) / f[:, :, 0], (y - c[:, :, 1]) / f[:, :, 1]
-    ray = to_world @ torch.stack((u, w, torch.ones_like(u)), -2)  # z is 1 in the camera, so that t is the depth
+    ray = applied(to_world, torch.stack((u, w, torch.ones_like(u)), -2))  # z is 1 before a camera: t is the depth
     things = hits.frames(worlds.objects, times)
     t, surface = hits.first(worlds, things, eye, ray)
     ray = ray[..., -shaded:]
@@ -103,12 +103,12 @@ def _shaded(worlds: Worlds, things: Frames, point: Tensor, ray: Tensor, surface:
     index = surface.flatten(2)
 
     def of(table: Tensor) -> Tensor:  # [b, v or 1, s] to [b, v, k, m]
-        return table.expand(-1, index.shape[1], -1).gather(2, index).view(surface.shape)
+        return table.expand(-1, index.shape[1], -1).contiguous().gather(2, index).view(surface.shape)
 
     def each(table: Tensor) -> Vector:  # [b, 3] to vectors that broadcast
         return table[:, 0, None, None, None], table[:, 1, None, None, None], table[:, 2, None, None, None]
 
-    p, r = _vector(point), _vector(ray)
+    p, r = parts(point), parts(ray)
     rows = [(of(frame[..., i, 0]), of(frame[..., i, 1]), of(frame[..., i, 2])) for i in range(3)]
     x, y, z = (dot(row, p) - of(offset[..., i]) for i, row in enumerate(rows))
     m = shapes.normal(of(kind[:, None]), (x, y, z))
@@ -130,14 +130,14 @@ def _shaded(worlds: Worlds, things: Frames, point: Tensor, ray: Tensor, surface:
 
     lifted = point + torch.stack(n, -2) * (around.dome * LIFT)[:, None, None, None, None]
     lamp = around.lamp[:, None, None, :, None]
-    to_lamp = _vector(lamp - lifted)
+    to_lamp = parts(lamp - lifted)
     near = dot(to_lamp, to_lamp).rsqrt()
     free = (1 - hits.hidden(things, lifted, lamp)).clamp(min=0)
     lit = (dot(n, to_lamp) * near).clamp(min=0) * free
     filled, above = dot(n, each(around.fill_from)).clamp(min=0), 0.75 - 0.25 * n[1]
     # Blinn's highlight, of exponent 32, round the vector halfway between lamp and eye.
     away = dot(r, r).rsqrt()
-    half = tuple(to_lamp[i] * near - r[i] * away for i in range(3))
+    half = to_lamp[0] * near - r[0] * away, to_lamp[1] * near - r[1] * away, to_lamp[2] * near - r[2] * away
     gleam = dot(n, half).clamp(min=0).square() / dot(half, half).clamp(min=1e-9)
     gleam = gleam.square().square().square().square() * of(finishes.shine[:, None]) * free
 
@@ -151,11 +151,6 @@ def _shaded(worlds: Worlds, things: Frames, point: Tensor, ray: Tensor, surface:
         return torch.lerp(torch.where(sky, albedo, colour), horizon[i], haze)
 
     return channel(0), channel(1), channel(2)
-
-
-def _vector(v: Tensor) -> Vector:
-    x, y, z = v.unbind(-2)
-    return x, y, z
 
 
 def _combined(m: Vector, rows: list[Vector]) -> Vector:
@@ -190,4 +185,4 @@ def _unit_frames(worlds: Worlds, things: Frames) -> tuple[Tensor, Tensor, Tensor
     frame = torch.cat((things.to_unit, torch.diag_embed(1 / scale)[:, None].expand(-1, v, -1, -1, -1)), 2)
     centre = torch.cat((things.centre, middle[:, None].expand(-1, v, -1, -1)), 2)
     stretch = torch.cat((worlds.objects.scale, scale), 1)[:, None]
-    return kind, frame, (frame @ centre[..., None])[..., 0], stretch
+    return kind, frame, applied(frame, centre[..., None])[..., 0], stretch
