@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .record import Rig
+from .shapes import applied
 
 PATHS = ("orbit", "dolly", "truck", "walk", "turn", "circle", "crane")
 HELD_OUT = "crane"  # never in training
@@ -21,7 +22,10 @@ def ball(distance: Tensor, reach: Tensor) -> Tensor:
 
 
 def poses(rig: Rig, along: Tensor, sway: Tensor) -> Tensor:
-    """World to camera [b, v, 4, 4] at places along the path [b, v], 0 to 1, turned a little by sway [b, v, 2] radians."""
+    """World to camera [b, v, 4, 4] at places along the path [b, v], 0 to 1, turned a little by sway [b, v, 2] (radians)
+
+    to the right and down.
+    """
     eye, target = _eyes(rig, along)
     forward = target - eye
     forward = forward / forward.norm(dim=-1, keepdim=True)
@@ -37,7 +41,7 @@ def poses(rig: Rig, along: Tensor, sway: Tensor) -> Tensor:
     rotation = torch.stack((cos * right + sin * down, cos * down - sin * right, forward), -2)
     pose = torch.eye(4).repeat(*along.shape, 1, 1)
     pose[..., :3, :3] = rotation
-    pose[..., :3, 3] = -(rotation @ eye[..., None])[..., 0]
+    pose[..., :3, 3] = -applied(rotation, eye[..., None])[..., 0]
     return pose
 
 
@@ -66,7 +70,7 @@ def _eyes(rig: Rig, along: Tensor) -> tuple[Tensor, Tensor]:
     bob = up * (0.02 * distance * torch.sin(along[..., None] * 4 * math.pi))
     turn = side * along[..., None] * 2 * math.pi
     ring = base + (right * turn.cos() + up * turn.sin()) * reach / 2
-    strolled = base + (right * cos + up * 0.4 * sin) * reach * c * 0.4
+    strolled = base + (right * cos + up * 0.4 * sin) * reach * c * 0.7
     lifted = base + (up * c + level * (c * c - 0.125) * 0.8) * reach
     ways = (
         (swung, focus.expand_as(swung)),

@@ -14,7 +14,7 @@ from . import palette, paths, shapes, textures
 from .record import FAR, FLOOR, WALL, Finishes, Objects, Rig, Surround, Worlds
 
 SPLITS = ("train", "validation", "generators")
-CLEARANCE = 0.3  # of the distance to the focus, between the camera's ball and anything that stands upright
+CLEARANCE = 0.33  # of the distance to the focus, between the camera's ball and anything that stands upright
 CANDIDATES = 12  # places tried for an object
 DOME = 20.0  # of the distance to the focus
 
@@ -68,7 +68,9 @@ class Dice:
         """True with a probability."""
         return torch.rand(shape, generator=self.generator) < share
 
-    def pick(self, names: tuple[str, ...], without: str | None, *shape: int, weights: dict[str, float] | None = None):
+    def pick(
+        self, names: tuple[str, ...], without: str | None, *shape: int, weights: dict[str, float] | None = None
+    ) -> Tensor:
         """Indices of names, all equally likely unless weighted, one of them never."""
         odds = torch.tensor([0.0 if name == without else (weights or {}).get(name, 1.0) for name in names])
         return torch.multinomial(odds, math.prod(shape), True, generator=self.generator).reshape(shape)
@@ -82,16 +84,7 @@ class Dice:
         """Rotations [.., 3, 3], all equally likely (of a random unit quaternion)."""
         q = torch.randn((*shape, 4), generator=self.generator)
         q = q / q.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-        return turned(q[..., 1:] / q[..., 1:].norm(dim=-1, keepdim=True), 2 * q[..., 0].clamp(-1, 1).acos())
-
-
-def turned(axis: Tensor, angle: Tensor) -> Tensor:
-    """Rotations [.., 3, 3] about unit axes [.., 3] by angles [..] (Rodrigues)."""
-    x, y, z = axis.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
-    sin, cos = angle.sin()[..., None, None], angle.cos()[..., None, None]
-    return torch.eye(3, device=axis.device) + sin * cross + (1 - cos) * (cross @ cross)
+        return shapes.turned(q[..., 1:] / q[..., 1:].norm(dim=-1, keepdim=True), 2 * q[..., 0].clamp(-1, 1).acos())
 
 
 def _rig(options: WorldOptions, dice: Dice, b: int) -> Rig:
@@ -137,7 +130,7 @@ def _objects(options: WorldOptions, dice: Dice, rig: Rig) -> Objects:
     lot = dice.uniform(0, 1, b, most)
     floating, tumbled = lot > 0.8, lot > 0.65
     up = torch.tensor([0.0, 1.0, 0.0]).expand(b, most, 3)
-    yaw = turned(up, dice.uniform(-math.pi, math.pi, b, most))
+    yaw = shapes.turned(up, dice.uniform(-math.pi, math.pi, b, most))
     rotation = torch.where(tumbled[..., None, None], dice.rotations(b, most), yaw)
     axis = torch.where(floating[..., None], dice.directions(b, most), up)
     velocity[..., 1] = torch.where(floating, velocity[..., 1], 0.0)
@@ -214,12 +207,16 @@ def _surround(options: WorldOptions, dice: Dice, rig: Rig, objects: Objects) -> 
 
 
 WEIGHTS = {"solid": 0.8, "gradient": 0.7, "noise": 1.3, "checker": 1.0, "stripes": 0.8, "brick": 0.9, "dots": 1.0}
+AROUND = WEIGHTS | {"solid": 0.3, "gradient": 0.4}  # large plain surfaces teach little
 
 
 def _finishes(options: WorldOptions, dice: Dice, rig: Rig, objects: Objects, surround: Surround) -> Finishes:
     b, o = objects.kind.shape
     held_out = options.split == "generators"
-    family = dice.pick(textures.FAMILIES, None if held_out else textures.HELD_OUT, b, o + 3, weights=WEIGHTS)
+    without = None if held_out else textures.HELD_OUT
+    family = torch.cat(
+        [dice.pick(textures.FAMILIES, without, b, n, weights=w) for n, w in ((o, WEIGHTS), (3, AROUND))], 1
+    )
     if held_out:
         family[:, 0] = textures.DOTS
     size = objects.scale.mean(-1)
@@ -231,8 +228,8 @@ def _finishes(options: WorldOptions, dice: Dice, rig: Rig, objects: Objects, sur
     second = torch.where(dice.chance(0.5, b, o + 3, 1), first * shade, other)
 
     # Walls and ceilings are paler than things.
-    pale = dice.uniform(0.2, 0.7, b, 3, 1)
-    first[:, o:], second[:, o:] = (pale * 0.75 + (1 - pale) * c[:, o:] for c in (first, second))
+    pale = dice.uniform(0.1, 0.6, b, 3, 1) * torch.tensor([0.5, 1.0, 1.0])[:, None]
+    first[:, o:], second[:, o:] = (pale * 0.7 + (1 - pale) * c[:, o:] for c in (first, second))
     # The sky is a surface too, with clouds of noise.
     zenith, horizon = surround.zenith, surround.horizon
     open_ = surround.open

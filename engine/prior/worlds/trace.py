@@ -1,20 +1,17 @@
-"""Pictures of worlds, by rays, in batches on any device.
-
-Rays are [b, v, n]: scenes, views, rays of a view, and vectors are tuples of their components. A ray's direction has
-z = 1 in the camera's axes, so its t is the depth.
-"""
+"""Pictures of worlds, by rays, in batches on any device: what rays meet (hits.py) in the light of the scene."""
 
 import torch
 from torch import Tensor
 
-from . import palette, shapes, textures
-from .record import FAR, FLOOR, WALL, Objects, Surround, Worlds
-from .scenes import turned
-from .shapes import Vector, dot
+from . import hits, palette, shapes, textures
+from .hits import Frames
+from .record import FAR, Surround, Worlds
+from .shapes import Vector, applied, dot, parts
 
-RAYS_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 23}  # what fits the caches, or keeps the memory small
-LIFT = 1e-3  # of the distance to the focus: a shadow's ray starts so far off its surface
-HAZE = (0.2, 0.9)  # of the dome's radius: where the ground begins and ends to fade into the horizon
+RAYS_AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 23}  # what fits the caches, or keeps the memory small
+TILE = 8  # most pixels of a bundle's side
+LIFT = 5e-5  # of the dome's radius: a shadow's ray starts so far off its surface
+HAZE = 0.08, 0.5  # of the dome's radius: where the ground begins and ends to fade into the horizon
 
 
 def trace(
@@ -34,182 +31,158 @@ def trace(
         rgb [b, v, 3, h, w] sRGB, 0 to 1; depth [b, v, h, w], z of what the middle of the pixel sees, the sky being
         a dome; alpha [b, v, h, w], 1 everywhere.
     """
-    w, h = size
-    b, v = times.shape
-    offsets = (torch.arange(supersampling, device=K.device) + 0.5) / supersampling
-    dx, dy = offsets.repeat(supersampling), offsets.repeat_interleave(supersampling)
-    samples = supersampling**2
-    if samples > 1:  # one more, through the pixel's centre, for the depth
-        half = offsets.new_full((1,), 0.5)
-        dx, dy = torch.cat((half, dx)), torch.cat((half, dy))
-    x = (torch.arange(w, device=K.device) + dx[:, None, None]).expand(-1, h, -1).flatten()
-    y = (torch.arange(h, device=K.device)[:, None] + dy[:, None, None]).expand(-1, -1, w).flatten()
-    step = max(1, RAYS_AT_ONCE["cpu" if K.device.type == "cpu" else "cuda"] // (v * len(x)))
+    (w, h), (b, v) = size, times.shape
+    x, y, samples = _places(size, supersampling, K.device)
+    rays = x.shape[-1]
+    step = max(1, RAYS_AT_ONCE["cpu" if K.device.type == "cpu" else "cuda"] // (v * x.numel()))
     rgb, depth = K.new_empty(b, v, 3, h, w), K.new_empty(b, v, h, w)
-    for first in range(0, b, step):
-        part = slice(first, first + step)
-        colour, z = _scenes(worlds.scenes(part), world_to_camera[part], K[part], times[part], x, y, samples * w * h)
-        colour = torch.stack(colour, 2).unflatten(-1, (samples, h, w)).mean(3)
-        rgb[part], depth[part] = palette.encoded(colour), z[..., : w * h].unflatten(-1, (h, w))
+    tile = _side(h), _side(w)
+    for start in range(0, b, step):
+        part = slice(start, start + step)
+        shaded = rays // (samples + (samples > 1)) * samples
+        colour, z = _scenes(worlds.scenes(part), world_to_camera[part], K[part], times[part], x, y, shaded)
+        colour = colour.unflatten(-1, (samples, -1)).mean(-2)  # [b, v, 3, k, pixels of a tile]
+        rgb[part] = _picture(palette.encoded(colour), size, tile)
+        depth[part] = _picture(z[..., : tile[0] * tile[1]], size, tile)
     return rgb, depth, torch.ones_like(depth)
+
+
+def _side(length: int) -> int:
+    return max(side for side in range(1, TILE + 1) if length % side == 0)
+
+
+def _places(size: tuple[int, int], supersampling: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
+    """Where rays go through the picture, x and y [k, m] by tiles, and the samples of a pixel.
+
+    A tile's rays are all first samples of its pixels, then all second ones; before them, if there are several, come
+    those through the middles of the pixels, for the depth.
+    """
+    w, h = size
+    steps = (torch.arange(supersampling, device=device) + 0.5) / supersampling
+    dx, dy = steps.repeat(supersampling), steps.repeat_interleave(supersampling)
+    if supersampling > 1:
+        dx, dy = (torch.cat((steps.new_full((1,), 0.5), d)) for d in (dx, dy))
+    grid = torch.zeros(len(dx), h, w, device=device)
+    places = [
+        grid + torch.arange(w, device=device) + dx[:, None, None],
+        grid + torch.arange(h, device=device)[:, None] + dy[:, None, None],
+    ]
+    th, tw = _side(h), _side(w)
+    x, y = (p.unflatten(2, (-1, tw)).unflatten(1, (-1, th)).permute(1, 3, 0, 2, 4) for p in places)
+    return x.flatten(2).flatten(0, 1), y.flatten(2).flatten(0, 1), supersampling**2
+
+
+def _picture(tiles: Tensor, size: tuple[int, int], tile: tuple[int, int]) -> Tensor:
+    """[.., h, w] of [.., k, pixels]."""
+    (w, h), (th, tw) = size, tile
+    tiles = tiles.unflatten(-1, (th, tw)).unflatten(-3, (h // th, w // tw))
+    return tiles.transpose(-3, -2).flatten(-2).flatten(-3, -2)
 
 
 def _scenes(
     worlds: Worlds, world_to_camera: Tensor, K: Tensor, times: Tensor, x: Tensor, y: Tensor, shaded: int
-) -> tuple[Vector, Tensor]:
-    """The linear colours of the last `shaded` rays, and the depths of all, for rays through pixels x, y."""
-    rotation = world_to_camera[..., :3, :3]
-    eye = -(rotation.mT @ world_to_camera[..., :3, 3:])  # [b, v, 3, 1]
-    u = (x - K[..., 0, 2, None]) / K[..., 0, 0, None]
-    v = (y - K[..., 1, 2, None]) / K[..., 1, 1, None]
-    ray = rotation.mT @ torch.stack((u, v, torch.ones_like(u)), -2)  # [b, v, 3, n]
-    to_unit, centre = unit_frames(worlds.objects, times)
-    t, surface = _first(worlds, to_unit, centre, eye, ray)
-    last = slice(-shaded, None)
-    point, ray = eye + ray[..., last] * t[..., None, last], ray[..., last]
-    return _shaded(worlds, to_unit, centre, point, ray, surface[..., last]), t
+) -> tuple[Tensor, Tensor]:
+    """The linear colours [b, v, 3, k, shaded] of each bundle's last rays, and the depths [b, v, k, m] of all."""
+    to_world = world_to_camera[:, :, None, :3, :3].mT
+    eye = -applied(to_world, world_to_camera[:, :, None, :3, 3:])  # [b, v, 1, 3, 1]
+    f, c = K[..., (0, 1), (0, 1), None, None], K[..., (0, 1), 2, None, None]
+    u, w = (x - c[:, :, 0]) / f[:, :, 0], (y - c[:, :, 1]) / f[:, :, 1]
+    ray = applied(to_world, torch.stack((u, w, torch.ones_like(u)), -2))  # z is 1 before a camera: t is the depth
+    things = hits.frames(worlds.objects, times)
+    t, surface = hits.first(worlds, things, eye, ray)
+    ray = ray[..., -shaded:]
+    point = eye + ray * t[..., None, -shaded:]
+    return torch.stack(_shaded(worlds, things, point, ray, surface[..., -shaded:]), 2), t
 
 
-def unit_frames(objects: Objects, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each object at times [b, v]: world to unit shape [b, v, o, 3, 3], and its centre [b, v, o, 3]."""
-    since = times[..., None] - 0.5
-    spun = turned(objects.axis[:, None], objects.spin[:, None] * since)
-    to_unit = (spun @ objects.rotation[:, None]).mT / objects.scale[:, None, :, :, None]
-    return to_unit, objects.centre[:, None] + objects.velocity[:, None] * since[..., None]
-
-
-def _intervals(worlds: Worlds, to_unit: Tensor, centre: Tensor, origin: Tensor, ray: Tensor):  # type: ignore[no-untyped-def]
-    """For each kind: scenes and slots [m] of its objects, and where rays are inside of them, [m, v, n] twice."""
-    for kind in range(len(shapes.KINDS)):
-        scene, slot = (worlds.objects.kind == kind).nonzero(as_tuple=True)
-        if len(scene):
-            frame = to_unit[scene, :, slot]  # [m, v, 3, 3]
-            o = frame @ (origin[scene] - centre[scene, :, slot, :, None])
-            d = frame @ ray[scene]
-            yield scene, slot, *shapes.inside(kind, o.unbind(-2), d.unbind(-2))
-
-
-def _first(worlds: Worlds, to_unit: Tensor, centre: Tensor, eye: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-    """The depth along rays from the eye, and which surface is there: an object's slot, or o + FLOOR, WALL, FAR."""
-    b, o = worlds.objects.kind.shape
-    best, which = _behind(worlds.surround, eye, ray)
-    which += o
-    found = best.new_full((b, o, *best.shape[1:]), torch.inf)
-    for scene, slot, low, high in _intervals(worlds, to_unit, centre, eye, ray):
-        found[scene, slot] = torch.where((low < high) & (low > 0), low, torch.inf)
-    for slot in range(o):
-        which.masked_fill_(found[:, slot] < best, slot)
-        best = torch.minimum(best, found[:, slot])
-    return best, which
-
-
-def _behind(surround: Surround, eye: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-    """Where rays meet the room, or the ground and the dome."""
-    half = ((surround.high - surround.low) / 2)[:, None, :, None]
-    middle = ((surround.high + surround.low) / 2)[:, None, :, None]
-    safe = torch.where(ray.abs() < 1e-9, 1e-9, ray)
-    x, y, z = ((half.copysign(safe) - (eye - middle)) / safe).unbind(-2)
-    room = torch.minimum(torch.minimum(x, y), z)
-    which = torch.where(y <= room, torch.where(ray[..., 1, :] > 0, FLOOR, FAR), WALL)
-    o, d = eye.unbind(-2), ray.unbind(-2)
-    _, dome = shapes.between(dot(d, d), dot(o, d), dot(o, o) - surround.dome[:, None, None].square())
-    sky = surround.open[:, None, None] & (dome < room)
-    return torch.where(sky, dome, room), torch.where(sky, FAR, which)
-
-
-def _shadowed(worlds: Worlds, to_unit: Tensor, centre: Tensor, point: Tensor, to_lamp: Tensor) -> Tensor:
-    """Whether an object is between points and the lamp, bool [b, v, n]."""
-    hidden = torch.zeros_like(point[..., 0, :])
-    for scene, _, low, high in _intervals(worlds, to_unit, centre, point, to_lamp):
-        hidden.index_add_(0, scene, ((low < high) & (high > 0) & (low < 1)).to(hidden.dtype))
-    return hidden > 0
-
-
-def _shaded(worlds: Worlds, to_unit: Tensor, centre: Tensor, point: Tensor, ray: Tensor, surface: Tensor) -> Vector:
-    """The linear colours that rays see at points [b, v, 3, n] of surfaces [b, v, n]."""
-    o = worlds.objects.kind.shape[1]
+def _shaded(worlds: Worlds, things: Frames, point: Tensor, ray: Tensor, surface: Tensor) -> Vector:
+    """The linear colours that rays see at points [b, v, k, 3, m] of surfaces [b, v, k, m]."""
+    o = things.kind.shape[1]
     around, finishes = worlds.surround, worlds.finishes
-    kind, frame, offset, stretch = _frames(worlds, to_unit, centre)
+    kind, frame, offset, stretch = _unit_frames(worlds, things)
+    index = surface.flatten(2)
 
-    def of(table: Tensor) -> Tensor:  # [b, v or 1, s] to [b, v, n]
-        return table.expand(-1, surface.shape[1], -1).gather(2, surface)
+    def of(table: Tensor) -> Tensor:  # [b, v or 1, s] to [b, v, k, m]
+        return table.expand(-1, index.shape[1], -1).contiguous().gather(2, index).view(surface.shape)
 
-    rows = [[of(frame[..., i, j]) for j in range(3)] for i in range(3)]
-    p = point.unbind(-2)
-    local = tuple(dot(tuple(row), p) - of(offset[..., i]) for i, row in enumerate(rows))  # type: ignore[arg-type]
-    kinds = of(kind[:, None])
-    m = shapes.normal(kinds, local)  # type: ignore[arg-type]
-    # The normal goes by the transpose; what is round everything is seen from inside.
-    n = tuple(rows[0][j] * m[0] + rows[1][j] * m[1] + rows[2][j] * m[2] for j in range(3))
-    scale = torch.where(surface < o, 1.0, -1.0) * dot(n, n).clamp(min=1e-12).rsqrt()  # type: ignore[arg-type]
-    n = (n[0] * scale, n[1] * scale, n[2] * scale)
+    def each(table: Tensor) -> Vector:  # [b, 3] to vectors that broadcast
+        return table[:, 0, None, None, None], table[:, 1, None, None, None], table[:, 2, None, None, None]
 
-    sky = (surface == o + FAR) & around.open[:, None, None]
-    x, y, z = (local[i] * of(stretch[..., i]) for i in range(3))
-    mx, my, mz = (c.abs() for c in m)
-    flat, side = (my >= mx) & (my >= mz), mx > mz
-    u = torch.where(flat, x, torch.where(side, z, x))
-    w = torch.where(flat, z, y)
-    lower = (0.25 - local[1]).clamp(min=0.25).reciprocal()
-    u, w = torch.where(sky, local[0] * lower, u), torch.where(sky, local[2] * lower, w)
-    turn, shift = finishes.turn[:, None], finishes.shift[:, None]
-    cos, sin = of(turn.cos()), of(turn.sin())
-    size = of(finishes.feature[:, None].reciprocal())
-    share, tone = textures.pattern(
-        of(finishes.family[:, None]),
-        (u * cos - w * sin) * size + of(shift[..., 0]),
-        (u * sin + w * cos) * size + of(shift[..., 1]),
-    )
+    p, r = parts(point), parts(ray)
+    rows = [(of(frame[..., i, 0]), of(frame[..., i, 1]), of(frame[..., i, 2])) for i in range(3)]
+    x, y, z = (dot(row, p) - of(offset[..., i]) for i, row in enumerate(rows))
+    m = shapes.normal(of(kind[:, None]), (x, y, z))
+    # Normals go by the transpose. What is round everything is seen from inside.
+    n = _combined(m, rows)
+    outward = torch.where(surface < o, 1.0, -1.0) * dot(n, n).clamp(min=1e-20).rsqrt()
+    n = n[0] * outward, n[1] * outward, n[2] * outward
+
+    sky = (surface == o + FAR) & around.open[:, None, None, None]
+    local = x * of(stretch[..., 0]), y * of(stretch[..., 1]), z * of(stretch[..., 2])
+    u, w = _plane(local, m)
+    lower = (0.25 - y).clamp(min=0.25).reciprocal()  # clouds as on a ceiling
+    u, w = torch.where(sky, x * lower, u), torch.where(sky, z * lower, w)
+    turn, shift, finer = finishes.turn[:, None], finishes.shift[:, None], finishes.feature[:, None].reciprocal()
+    cos, sin = of(turn.cos() * finer), of(turn.sin() * finer)
+    u, w = u * cos - w * sin + of(shift[..., 0]), u * sin + w * cos + of(shift[..., 1])
+    share, tone = textures.pattern(of(finishes.family[:, None]), u, w)
     tone = 1 + (tone - 0.5) * of(finishes.vary[:, None])
+
+    lifted = point + torch.stack(n, -2) * (around.dome * LIFT)[:, None, None, None, None]
+    lamp = around.lamp[:, None, None, :, None]
+    to_lamp = parts(lamp - lifted)
+    near = dot(to_lamp, to_lamp).rsqrt()
+    free = (1 - hits.hidden(things, lifted, lamp)).clamp(min=0)
+    lit = (dot(n, to_lamp) * near).clamp(min=0) * free
+    filled, above = dot(n, each(around.fill_from)).clamp(min=0), 0.75 - 0.25 * n[1]
+    # Blinn's highlight, of exponent 32, round the vector halfway between lamp and eye.
+    away = dot(r, r).rsqrt()
+    half = to_lamp[0] * near - r[0] * away, to_lamp[1] * near - r[1] * away, to_lamp[2] * near - r[2] * away
+    gleam = dot(n, half).clamp(min=0).square() / dot(half, half).clamp(min=1e-9)
+    gleam = gleam.square().square().square().square() * of(finishes.shine[:, None]) * free
+
+    haze = _haze(around, p, y, sky)
     first, second = finishes.first[:, None], finishes.second[:, None]
+    key, ambient, fill, horizon = (each(c) for c in (around.key, around.ambient, around.fill, around.horizon))
 
-    eye_off = around.dome[:, None, None, None] * (LIFT / 20)
-    lifted = point + torch.stack(n, -2) * eye_off
-    to_lamp = around.lamp[:, None, :, None] - lifted
-    lamp = to_lamp.unbind(-2)
-    near = dot(lamp, lamp).rsqrt()
-    facing = (dot(n, lamp) * near).clamp(min=0)
-    lit = torch.where(_shadowed(worlds, to_unit, centre, lifted, to_lamp), 0.0, facing)
-    fill = [c[:, None, None] for c in around.fill_from.unbind(-1)]
-    filled = dot(n, tuple(fill)).clamp(min=0)  # type: ignore[arg-type]
-    above = 0.75 - 0.25 * n[1]
-    # Blinn and Phong's highlight.
-    away = dot(ray.unbind(-2), ray.unbind(-2)).rsqrt()
-    h = [l * near - r * away for l, r in zip(lamp, ray.unbind(-2), strict=True)]
-    gleam = (dot(n, tuple(h)).clamp(min=0).square() / dot(tuple(h), tuple(h)).clamp(min=1e-9)) ** 16  # type: ignore[arg-type]
-    gleam = gleam * of(finishes.shine[:, None]) * (lit > 0)
-
-    # Haze: the ground by its distance from the origin, the sky by its height, both the same in every view.
-    from_origin = dot(p, p).sqrt() / around.dome[:, None, None]
-    ground = ((from_origin - HAZE[0]) / (HAZE[1] - HAZE[0])).clamp(0, 1)
-    haze = torch.where(sky, (1 + local[1]).clamp(0, 1) ** 4, ground * around.open[:, None, None])
-    result = []
-    for i in range(3):
+    def channel(i: int) -> Tensor:
         albedo = torch.lerp(of(first[..., i]), of(second[..., i]), share) * tone
-        key, ambient, by_fill = (c[:, i, None, None] for c in (around.key, around.ambient, around.fill))
-        colour = albedo * (lit * key + filled * by_fill + above * ambient) + gleam * key
-        colour = torch.where(sky, albedo, colour)
-        result.append(torch.lerp(colour, around.horizon[:, i, None, None].expand_as(colour), haze))
-    return result[0], result[1], result[2]
+        colour = albedo * (lit * key[i] + filled * fill[i] + above * ambient[i]) + gleam * key[i]
+        return torch.lerp(torch.where(sky, albedo, colour), horizon[i], haze)
+
+    return channel(0), channel(1), channel(2)
 
 
-def _frames(worlds: Worlds, to_unit: Tensor, centre: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _combined(m: Vector, rows: list[Vector]) -> Vector:
+    (a, b, c), (x, y, z) = rows, m
+    return dot(m, (a[0], b[0], c[0])), dot(m, (a[1], b[1], c[1])), x * a[2] + y * b[2] + z * c[2]
+
+
+def _plane(p: Vector, normal: Vector) -> tuple[Tensor, Tensor]:
+    """The two coordinates of p that a normal's greatest component leaves."""
+    x, y, z = (c.abs() for c in normal)
+    flat = (y >= x) & (y >= z)
+    return torch.where(flat | (x <= z), p[0], p[2]), torch.where(flat, p[2], p[1])
+
+
+def _haze(around: Surround, p: Vector, up: Tensor, sky: Tensor) -> Tensor:
+    """How much of the horizon's colour there is: more far from the origin and low in the sky; of places, not views."""
+    far = dot(p, p).sqrt() / around.dome[:, None, None, None]
+    ground = ((far - HAZE[0]) / (HAZE[1] - HAZE[0])).clamp(0, 1) * around.open[:, None, None, None]
+    return torch.where(sky, (1 + up).clamp(0, 1).square().square(), ground)
+
+
+def _unit_frames(worlds: Worlds, things: Frames) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Of all o + 3 surfaces: kinds [b, s]; A [b, v, s, 3, 3] and c so that A x - c is on a unit shape; its scale."""
-    around = worlds.surround
-    b, v = to_unit.shape[:2]
-    open_ = around.open[:, None]
-    half, middle = (around.high - around.low) / 2, (around.high + around.low) / 2
-    far = torch.where(open_, around.dome[:, None].expand(-1, 3), half)
-    halves = torch.stack((half, half, far), 1)  # [b, 3, 3]
-    middles = torch.stack((middle, middle, torch.where(open_, 0.0, middle)), 1)
-    kinds = torch.full((b, 3), shapes.BOX, device=half.device)
-    kinds[:, FAR] = torch.where(around.open, shapes.ELLIPSOID, shapes.BOX)
-    frame = torch.cat((to_unit, torch.diag_embed(1 / halves)[:, None].expand(-1, v, -1, -1, -1)), 2)
-    centres = torch.cat((centre, middles[:, None].expand(-1, v, -1, -1)), 2)
-    stretch = torch.cat((worlds.objects.scale, halves), 1)[:, None]
-    return (
-        torch.cat((worlds.objects.kind, kinds), 1),
-        frame,
-        (frame @ centres[..., None])[..., 0],
-        stretch,
-    )
+    around, v = worlds.surround, things.to_unit.shape[1]
+    low, high = around.low, around.high
+    far = torch.where(around.open[:, None], around.dome[:, None], (high - low) / 2)
+    scale = torch.stack(((high - low) / 2, (high - low) / 2, far), 1)  # [b, 3, 3]
+    middle = (high + low) / 2
+    middle = torch.stack((middle, middle, torch.where(around.open[:, None], 0.0, middle)), 1)
+    far_kind = torch.where(around.open, shapes.ELLIPSOID, shapes.BOX)[:, None]
+    kind = torch.cat((things.kind, torch.full_like(far_kind, shapes.BOX).expand(-1, 2), far_kind), 1)
+    frame = torch.cat((things.to_unit, torch.diag_embed(1 / scale)[:, None].expand(-1, v, -1, -1, -1)), 2)
+    centre = torch.cat((things.centre, middle[:, None].expand(-1, v, -1, -1)), 2)
+    stretch = torch.cat((worlds.objects.scale, scale), 1)[:, None]
+    return kind, frame, applied(frame, centre[..., None])[..., 0], stretch
