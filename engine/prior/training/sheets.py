@@ -20,9 +20,7 @@ SEED = 1
 ENLARGED = 4
 
 
-def denoiser_sheet(
-    options: PriorOptions, device: torch.device, *, few: bool
-) -> Callable[[nn.Module, Path], dict[str, float]]:
+def denoiser_sheet(options: PriorOptions, device: torch.device, *, few: bool) -> Report:
     """Writes rows of clean views, true targets and found ones; measures PSNR at 1 and 4 (or 16) steps.
 
     Args:
@@ -47,9 +45,7 @@ def denoiser_sheet(
     return report
 
 
-def decoder_sheet(
-    options: PriorOptions, student: nn.Module, device: torch.device
-) -> Callable[[nn.Module, Path], dict[str, float]]:
+def decoder_sheet(options: PriorOptions, student: nn.Module, device: torch.device) -> Report:
     """Writes rows of frames and of renderings of their Gaussians; measures PSNR at views seen and not seen."""
 
     def report(network: nn.Module, path: Path) -> dict[str, float]:
