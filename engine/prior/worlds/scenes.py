@@ -114,7 +114,8 @@ def _objects(options: WorldOptions, dice: Dice, rig: Rig) -> Objects:
         kind = dice.pick(shapes.KINDS, shapes.HELD_OUT, b, most)
     number = torch.randint(least, most + 1, (b, 1), generator=dice.generator)
     kind = torch.where(torch.arange(most) < number, kind, -1)
-    size = rig.distance[:, None] * dice.scaled(0.08, 0.24, b, most)
+    wide = (rig.fov / 2).tan().sqrt()[:, None]  # where more is seen, things are somewhat larger
+    size = rig.distance[:, None] * wide * dice.scaled(0.12, 0.36, b, most)
     scale = size[..., None] * dice.uniform(0.6, 1.5, b, most, 3)
     round_ = dice.chance(0.5, b, most) & (kind != shapes.BOX)
     scale = torch.where(round_[..., None], torch.stack((scale[..., 0], scale[..., 1], scale[..., 0]), -1), scale)

@@ -12,8 +12,8 @@ HELD_OUT = "cylinder"  # never in training
 ELLIPSOID, BOX, CONE, CYLINDER = range(4)
 
 TINY = 1e-20  # added to what may be zero below a line; nothing else is changed by it
-FAR = 1e9  # beyond everything
-HUGE = 1e20  # times all that is not next to zero exceeds FAR
+BEYOND = 1e9  # beyond everything
+HUGE = 1e20  # times all that is not next to zero exceeds BEYOND
 
 Vector = tuple[Tensor, Tensor, Tensor]
 Interval = tuple[Tensor, Tensor]
@@ -100,8 +100,8 @@ def _cone(o: Vector, d: Vector) -> Interval:
 
 
 def _step(x: Tensor) -> Tensor:
-    """0 where x is not above 0, else FAR."""
-    return (x * HUGE).clamp_(0, FAR)
+    """0 where x is not above 0, else BEYOND."""
+    return (x * HUGE).clamp_(0, BEYOND)
 
 
 def normal(kind: Tensor, p: Vector) -> Vector:
