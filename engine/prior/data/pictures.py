@@ -81,6 +81,19 @@ def picture_size(path: Path) -> tuple[int, int]:
     return image.size
 
 
+def read_channel(path: Path) -> Tensor:
+    """The first channel as it is stored, [h, w] uint8, for pictures that hold no colours.
+
+    Raises:
+        InputError: as `read_picture`.
+    """
+    image = _opened(_bytes(path), path)
+    try:
+        return torch.from_numpy(np.array(image.getchannel(0)))
+    except Exception as error:
+        raise _damaged(path, error) from None
+
+
 def _bytes(path: Path) -> bytes:
     data = read_bytes(path, LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
