@@ -21,7 +21,8 @@ from .resampling import area, nearest
 
 FINER = 3  # rendered pixels a side of each; odd, so that one of them lies in the middle
 GLANCE = 32  # pixels a side of the picture that tells how far away things are
-TRIES = 24  # before the best clip so far is taken
+FOLDERS = ("meta.json", "lod-meta.json")  # in folders that are scenes themselves
+TRIES = 12  # before the best clip so far is taken
 LEAST_SEEN, MOST_NEAR = 0.3, 0.02  # mean alpha of a view; share of its pixels that may be near
 NEAR = 0.2  # of the median depth
 RENDERING = Options(antialiased=True, median=True)  # pictures far smaller than those that scenes are trained on
@@ -31,7 +32,7 @@ RENDERING = Options(antialiased=True, median=True)  # pictures far smaller than 
 class Wandering:
     """The range of random paths; pairs are the ends of uniform draws."""
 
-    distance: tuple[float, float] = (0.35, 1.2)  # of the eye from the centre, in radii of the scene's framing
+    distance: tuple[float, float] = (0.25, 1.1)  # of the eye from the centre, in radii of the scene's framing
     elevation: tuple[float, float] = (math.radians(-5.0), math.radians(50.0))
     fov: tuple[float, float] = (math.radians(35.0), math.radians(75.0))  # vertical
     aside: float = 0.1  # standard deviation of the point that is looked at, in radii
@@ -94,6 +95,8 @@ def open_scenes(path: Path, *, up: str = "y-", level: int = 0, device: torch.dev
 
 
 def _is_scene(path: Path) -> bool:
+    if path.is_dir():
+        return any((path / name).is_file() for name in FOLDERS)
     try:
         recognise(path)
     except InputError:
