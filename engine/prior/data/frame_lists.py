@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...scene.camera import Camera
-from ...strict_yaml import Reader, Rows, fields, list_of, number, positive, rows, text, within
+from ...strict_yaml import Reader, Rows, fields, list_of, number, positive, rows, shown, text, within
 from .pictures import ENDINGS, picture_size
 
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -51,12 +51,18 @@ def read_frames(folder: Path, raw: Any) -> list[Frame]:
 def _frame(folder: Path, raw: Any, shared: dict[str, Any]) -> Frame:
     opencv = isinstance(raw, dict) and "w2c" in raw
     pose = "w2c" if opencv else "transform_matrix"
-    found = _known(raw, {"file_path": text, pose: rows(4)}, {**LENS, "time": number})
+    found = _known(raw, {"file_path": text, pose: rows(4)}, {**LENS, "time": _moment})
     picture = _picture(folder, found["file_path"])
     world_to_camera = torch.tensor(found[pose], dtype=torch.float64) if opencv else _from_opengl(found[pose])
     camera = _camera(world_to_camera, {**shared, **found}, picture)
     depth = next(iter(sorted(picture.parent.glob(f"{glob.escape(picture.stem)}_depth_*.png"))), None)
     return Frame(picture, camera, found.get("time"), depth)
+
+
+def _moment(raw: Any) -> float:
+    if not 0 <= (value := number(raw)) <= 1:
+        raise InputError(f"{shown(raw)} given, expected 0 to 1 of the whole")
+    return value
 
 
 def _known(raw: Any, needed: dict[str, Reader[Any]], optional: dict[str, Reader[Any]]) -> dict[str, Any]:

@@ -200,6 +200,11 @@ MIRROR = torch.diag(torch.tensor([-1.0, 1, 1, 1])).tolist()
         ({"fl_x": 9, "k2": 0.1, "frames": [{"file_path": "view_0", "w2c": UNIT}]}, "k2 is 0.1.*undistort"),
         ({"fl_x": 9, "camera_model": "EQUIRECTANGULAR", "frames": [{"file_path": "view_0", "w2c": UNIT}]}, "EQUIRECT"),
         ({"fl_x": 9, "w": 64.5, "h": 48, "frames": [{"file_path": "view_0", "w2c": UNIT}]}, "width is 64.5"),
+        (
+            {"fl_x": 9, "frames": [{"file_path": "view_0", "w2c": UNIT, "time": 1e999}]},
+            "time: inf given, expected 0 to 1",
+        ),
+        ({"fl_x": 9, "frames": [{"file_path": "a\0b", "w2c": UNIT}]}, "give a file that can be read"),
         ({"cameras": [{"fx": 3}]}, "no camera list"),
     ],
 )
