@@ -13,6 +13,7 @@ from .errors import InputError
 COMMANDS = {
     "convert": "Write scenes in another format, merged, cropped, filtered, in other axes.",
     "edit": "Select, delete, move, recolour, duplicate, merge and split splats by a script.",
+    "generate": "Make a scene of a picture, a video or a folder of posed pictures.",
     "info": "Tell what a scene file holds, where it came from and what a conversion would cost.",
     "lod": "Build a level-of-detail tree over a scene of any size, or of the levels that it has.",
     "prior": "Train, distil and measure the prior that makes scenes of pictures.",

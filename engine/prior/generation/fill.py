@@ -1,0 +1,75 @@
+"""What is kept of the prior's Gaussians: those that no picture speaks of, or the few that show the most."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ....kernels.options import Options
+from ...renderer import render
+from ...scene.camera import Camera
+from ...scene.gaussians import Gaussians
+
+BEHIND = 1.08  # times the depth of a picture, from which on a splat is hidden there
+LEAST_Z = 1e-3
+LEAST_OPACITY = 0.1
+WIDEST = 4.0  # standard deviation of a splat that is kept, low-resolution pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What a view shows: all that lies before its depth is empty, all behind it is hidden."""
+
+    camera: Camera
+    depth: Tensor  # [h, w] of the camera's pixels; infinite where nothing is
+
+
+def hidden(splats: Gaussians, shown: Shown) -> Tensor:
+    """[n] bool: whether a view says nothing of a splat, since it lies beside the picture or behind what it shows.
+
+    Beside it lies what reaches into the picture with less than one standard deviation.
+    """
+    camera = shown.camera
+    pose = camera.world_to_camera.float()
+    local = splats.means @ pose[:3, :3].T + pose[:3, 3]
+    z = local[:, 2]
+    ahead = z > LEAST_Z
+    safe = z.clamp(min=LEAST_Z)
+    x, y = camera.fx * local[:, 0] / safe + camera.cx, camera.fy * local[:, 1] / safe + camera.cy
+    extent = splats.scales.amax(dim=1) / safe
+    beside = (
+        (x < -camera.fx * extent)
+        | (y < -camera.fy * extent)
+        | (x > camera.width + camera.fx * extent)
+        | (y > camera.height + camera.fy * extent)
+    )
+    row = y.long().clamp(0, camera.height - 1)
+    column = x.long().clamp(0, camera.width - 1)
+    return ~ahead | beside | (z > BEHIND * shown.depth[row, column])
+
+
+def kept(splats: Gaussians, views: Sequence[Shown], footprint: float) -> Gaussians:
+    """The splats of which no view says anything, and that are neither thin air nor smeared wide.
+
+    Args:
+        footprint: of a pixel of the prior at depth 1.
+    """
+    z = splats.means.norm(dim=1)
+    wanted = (splats.opacities >= LEAST_OPACITY) & (splats.scales.amax(dim=1) <= WIDEST * footprint * z.clamp(min=0.1))
+    for shown in views:
+        wanted &= hidden(splats, shown)
+    return splats.select(wanted)
+
+
+def most_seen(splats: Gaussians, cameras: Sequence[Camera], count: int) -> Gaussians:
+    """At most so many: those with the largest weights in renderings from the cameras, in their order."""
+    if len(splats) <= count:
+        return splats
+    total = torch.zeros(len(splats))
+    for camera in cameras:
+        found = render(splats, camera, options=Options(contribution=True, depth=False)).contribution
+        assert found is not None
+        total += found
+    chosen = total.sort(descending=True, stable=True).indices[:count]
+    return splats.select(chosen.sort().values)
