@@ -114,7 +114,9 @@ def test_a_decoder_puts_gaussians_on_the_rays_of_their_pixels() -> None:
     raw = network(*inputs, views["times"], views["times"])
     found = as_gaussians(raw, views["rgb"], views["poses"], views["K"], PLANES)
     means = found["means"].view(2, 3, 6, 8, 3)
-    local = torch.einsum("bvij,bvhwj->bvhwi", views["poses"][..., :3, :3], means) + views["poses"][:, :, None, None, :3, 3]
+    local = (
+        torch.einsum("bvij,bvhwj->bvhwi", views["poses"][..., :3, :3], means) + views["poses"][:, :, None, None, :3, 3]
+    )
     assert torch.allclose(local[..., 2], found["depths"], rtol=1e-4)
     assert torch.allclose(8 * local[..., 0] / local[..., 2] + 4, (torch.arange(8) + 0.5).expand(2, 3, 6, 8), atol=1e-3)
     inverse = 1 / found["depths"]

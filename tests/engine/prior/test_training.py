@@ -133,7 +133,9 @@ def test_checkpoints_come_in_small_shards(tmp_path: Path) -> None:
     for one, other in zip(network.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(one, other)
         for name in ("exp_avg", "exp_avg_sq", "step"):
-            assert torch.equal(optimiser.state[one][name] if name != "step" else torch.tensor(7.0), again.state[other][name])
+            assert torch.equal(
+                optimiser.state[one][name] if name != "step" else torch.tensor(7.0), again.state[other][name]
+            )
     (tmp_path / "c").rename(tmp_path / "c.old")  # as a crash between two renames leaves it
     assert load_checkpoint(tmp_path / "c", fresh, mean, again)["step"] == 7
     with pytest.raises(InputError, match="is no checkpoint of this network"):
@@ -167,9 +169,10 @@ def test_velocity_losses_are_those_of_velocities() -> None:
 
 
 def test_pseudo_huber_is_a_square_near_and_a_length_far() -> None:
-    zero = torch.zeros(1, 1, 3, 2, 2)
-    assert float(pseudo_huber(zero + 1e-4, zero, 0.1)) == pytest.approx(1e-8 / 0.2, rel=1e-2)
-    assert float(pseudo_huber(zero + 10, zero, 0.1)) == pytest.approx(9.9, rel=1e-3)
+    zero = torch.zeros(1, 1, 3, 2, 2, dtype=torch.float64)
+    one = torch.ones(1, 1)
+    assert float(pseudo_huber(zero + 1e-4, zero, one, 0.1)) == pytest.approx(1e-8 / 0.2, rel=1e-2)
+    assert float(pseudo_huber(zero + 10, zero, one, 0.1)) == pytest.approx(9.9, rel=1e-3)
 
 
 def test_a_feed_gives_the_same_clips_wherever_a_run_begins(toy: Path) -> None:
@@ -208,37 +211,41 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn_where_it_is_right(to
     assert float(ode_loss(right, right, batch, 4, generator)) == pytest.approx(0.0, abs=1e-10)
     assert float(ode_loss(wrong, right, batch, 4, generator)) == pytest.approx(0.0625, rel=1e-4)
     assert float(consistency_loss(right, right, right, batch, options.distill, generator)) == pytest.approx(0, abs=1e-6)
-    assert float(consistency_loss(wrong, right, right, batch, options.distill, generator)) > 0.1
+    assert float(consistency_loss(wrong, right, right, batch, options.distill, generator)) > 0.2
 
 
 def test_the_toy_learns_and_beats_the_nearest_view(toy: Path) -> None:
-    """Two minutes at most on two cores: the regression net, which is the same network, on fresh little worlds."""
-    options = read_options(toy)
-    source = make_source(options, torch.device("cpu"))
-    torch.manual_seed(0)
+    """The regression net, which is the same network as the denoiser, on fresh little worlds for some seconds."""
     from lyra.engine.prior.models import Denoiser, config_of
 
+    options = read_options(toy)
+    source, held_out = (make_source(options, torch.device("cpu"), split) for split in ("train", "validation"))
+    clips = normalised(held_out.clips(48, 3, options.size, torch.Generator().manual_seed(9)))
+    seen = as_batch(clips, 1, options)
+    torch.manual_seed(0)
     network = Denoiser(**config_of(options.network, options.planes))
+
+    def held_out_psnr() -> float:
+        with torch.no_grad():
+            found = denoise(network, torch.zeros_like(seen.clean), torch.ones(48), seen.condition)
+        return _psnr(0.5 * found[:, 1:] + 0.5, clips.rgb[:, 1:])
+
+    fresh, losses = held_out_psnr(), []
     feed = Feed(lambda n, v, g: source.clips(n, v, options.size, g), options, "toy")
-    optimiser = make_optimiser(network, Schedule(1, rate=2e-3))
-    losses = []
-    for step in range(120):
+    optimiser = make_optimiser(network, Schedule(1))
+    for step in range(200):
         generator = torch.Generator().manual_seed(step)
-        batch = draw_batch(lambda n, v, g: feed(step, n, v, g), options, 8, torch.device("cpu"), generator)
-        loss = regression_loss(network, batch)
+        clean = draw_batch(lambda n, v, g, step=step: feed(step, n, v, g), options, 8, torch.device("cpu"), generator)
+        loss = regression_loss(network, clean)
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
         losses.append(float(loss.detach()))
-    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
-    held_out = make_source(options, torch.device("cpu"), "validation")
-    clips = normalised(held_out.clips(48, 3, options.size, torch.Generator().manual_seed(9)))
-    batch = as_batch(clips, 1, options)
-    with torch.no_grad():
-        found = denoise(network, torch.zeros_like(batch.clean), torch.ones(48), batch.condition)
-    ours = _psnr(0.5 * found[:, 1:] + 0.5, clips.rgb[:, 1:])
+    assert sum(losses[-60:]) < 0.95 * sum(losses[:60])
     nearest = _psnr(clips.rgb[:, :1].expand_as(clips.rgb[:, 1:]), clips.rgb[:, 1:])
-    assert ours > nearest + 2.0
+    trained = held_out_psnr()
+    print(f"nearest {nearest:.2f} dB, fresh {fresh:.2f} dB, trained {trained:.2f} dB")
+    assert trained > max(fresh + 0.5, nearest + 3.0)
 
 
 def _psnr(found: torch.Tensor, truth: torch.Tensor) -> float:
@@ -249,7 +256,9 @@ def test_decoder_losses_have_gradients_everywhere(toy: Path) -> None:
     from lyra.engine.prior.models import GaussianDecoder, config_of
 
     options = read_options(toy)
-    clips = normalised(make_source(options, torch.device("cpu")).clips(2, 3, (16, 16), torch.Generator().manual_seed(0)))
+    clips = normalised(
+        make_source(options, torch.device("cpu")).clips(2, 3, (16, 16), torch.Generator().manual_seed(0))
+    )
     torch.manual_seed(0)
     decoder = GaussianDecoder(**config_of(options.decoder.network, options.planes))
     decoder_loss(decoder, Frames(clips, 2), options.planes, options.decoder, True).backward()
