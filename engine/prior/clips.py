@@ -65,14 +65,14 @@ def joined(clips: Sequence[Clips]) -> Clips:
     return Clips(**{name: torch.cat([getattr(c, name) for c in clips]) for name in clips[0].tensors()})
 
 
-def normalised(clips: Clips) -> Clips:
-    """In the axes of view 0, and in units in which the median depth there is 1.
+def normalised(clips: Clips, unit: Tensor | None = None) -> Clips:
+    """In the axes of view 0, and in units [b] of the world's, by default those in which the median depth there is 1.
 
     Where view 0 knows no depth the unit stays as it is.
     """
     pose = clips.world_to_camera.double()
     relative = pose @ torch.linalg.inv(pose[:, :1])
-    scale = median_depth(clips)
+    scale = median_depth(clips) if unit is None else unit.double()
     relative = torch.cat((relative[:, :, :3, :3], relative[:, :, :3, 3:] / scale[:, None, None, None]), -1)
     bottom = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*relative.shape[:2], 1, 4)
     return dataclasses.replace(

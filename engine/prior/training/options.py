@@ -61,6 +61,10 @@ class DecoderOptions:
     normal: float = 0.01
     sparse_from: float = 0.85
     """Part of training after which opacity costs."""
+    moving: float = 0.2
+    """Share of steps with things that move, each view at its own time."""
+    fused: bool = True
+    """False keeps views from looking at each other, for the ablation."""
 
 
 @dataclass(frozen=True)

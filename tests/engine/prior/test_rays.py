@@ -39,7 +39,6 @@ def test_planes_are_even_in_parallax() -> None:
 
 def picture(poses: torch.Tensor, K: torch.Tensor, depth: float, size: tuple[int, int]) -> torch.Tensor:
     """What cameras show of a smooth pattern on the plane of constant z before the first of them."""
-    width, height = size
     to_first = poses[0, 0] @ torch.linalg.inv(poses[0])
     shown = []
     for view in range(poses.shape[1]):
