@@ -35,7 +35,7 @@ def file_size(path: Path) -> int:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {cause(error)}, give a file that can be read") from error
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path}: not a regular file, give a scene file")
+        raise InputError(f"{path}: not a regular file, give a file")
     if status.st_size == 0:
         raise InputError(f"{path}: the file is empty, fetch or export it again")
     return status.st_size

@@ -44,14 +44,14 @@ def frame_scene(gaussians: Gaussians) -> Framing:
 
 def orbit(framing: Framing, count: int, *, width: int, height: int) -> list[Camera]:
     """One full turn round the centre."""
-    eyes = [_eye(framing, 2 * math.pi * i / count, 1.0) for i in range(count)]
+    eyes = [eye_at(framing, 2 * math.pi * i / count, 1.0) for i in range(count)]
     return [_toward(framing, eye, width, height) for eye in eyes]
 
 
 def dolly(framing: Framing, count: int, *, width: int, height: int) -> list[Camera]:
     """Straight in, from 1.5 radii to 0.3 radii."""
     steps = torch.linspace(1.5, 0.3, count).tolist()
-    return [_toward(framing, _eye(framing, 0.5, step), width, height) for step in steps]
+    return [_toward(framing, eye_at(framing, 0.5, step), width, height) for step in steps]
 
 
 def walk(framing: Framing, count: int, *, width: int, height: int) -> list[Camera]:
@@ -65,6 +65,14 @@ def walk(framing: Framing, count: int, *, width: int, height: int) -> list[Camer
         target = center + 0.3 * math.sin(2 * math.pi * t) * right
         cameras.append(look_at(eye, target, up=framing.up, fov=framing.fov, width=width, height=height))
     return cameras
+
+
+def eye_at(framing: Framing, angle: float, distance: float) -> Tensor:
+    """Where an orbiting eye stands, [3] float64: at an angle round `up`, so many radii from the centre."""
+    right, forward, up = _axes(framing)
+    level = math.cos(framing.elevation) * (math.sin(angle) * right - math.cos(angle) * forward)
+    center = torch.tensor(framing.center, dtype=torch.float64)
+    return center + framing.radius * distance * (level + math.sin(framing.elevation) * up)
 
 
 UPS = {  # by the name of an axis and its sign
@@ -86,13 +94,6 @@ def _axes(framing: Framing) -> tuple[Tensor, Tensor, Tensor]:
     right = torch.linalg.cross(seed, up)
     right = right / right.norm()
     return right, torch.linalg.cross(up, right), up
-
-
-def _eye(framing: Framing, angle: float, distance: float) -> Tensor:
-    right, forward, up = _axes(framing)
-    level = math.cos(framing.elevation) * (math.sin(angle) * right - math.cos(angle) * forward)
-    center = torch.tensor(framing.center, dtype=torch.float64)
-    return center + framing.radius * distance * (level + math.sin(framing.elevation) * up)
 
 
 def _toward(framing: Framing, eye: Tensor, width: int, height: int) -> Camera:

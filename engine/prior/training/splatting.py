@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ....kernels.frames import Rendering
 from ....kernels.options import Options
 from ....kernels.rasterize import rasterize
-from ..clips import Clips, median_depth, normalised
+from ..clips import Clips, normalised, unit_of
 from ..decoder import as_gaussians, look
 from ..denoiser import Planes, denoise, make_condition
 from ..rays import pixel_directions
@@ -64,7 +64,7 @@ def draw_moving(source: WorldSource, count: int, options: PriorOptions, generato
         return Clips(*trace(worlds, poses, K, times, options.size, source.options.supersampling), poses, K, times)
 
     seen, asked = at(times), at(wanted)
-    scale = median_depth(seen)
+    scale = unit_of(seen)
     return Frames(normalised(seen, scale).views(slice(decoder.views)), normalised(asked, scale))
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,6 @@ from torch import nn
 
 from ...errors import InputError
 from ...files import replacing
-from ..clips import normalised
 from ..decoder import DecoderNetwork
 from ..denoiser import DenoiserNetwork
 from ..models import Denoiser, GaussianDecoder, config_of
@@ -25,7 +24,7 @@ from .feed import Feed
 from .loop import RunOptions, Task, train
 from .options import PriorOptions, Schedule
 from .sheets import decoder_sheet, denoiser_sheet
-from .sources import make_source
+from .sources import Prepared, make_source
 from .splatting import Frames, decoder_loss, draw_frames, draw_moving
 
 TRAINED = ("teacher", "regression", "decoder")
@@ -91,14 +90,14 @@ def _denoiser(options: PriorOptions) -> Denoiser:
 def _feed(ground: Ground, stage: str, schedule: Schedule):
     """The batches of a stage of the denoiser."""
     options = ground.options
-    source = make_source(options, ground.device)
-    feed = Feed(lambda n, v, g: source.clips(n, v, options.size, g), options, stage, ground.process.process_index)
+    source = Prepared(make_source(options, ground.device), options, ground.device)
+    feed = Feed(source.clips, options, stage, ground.process.process_index)
 
     def draw(step: int, generator: torch.Generator) -> Batch:
         def clips(count: int, views: int, generator: torch.Generator):
             return feed(step, count, views, generator)
 
-        return draw_batch(clips, options, ground.share(schedule), ground.device, generator)
+        return draw_batch(clips, options, ground.share(schedule), generator)
 
     return draw
 
@@ -161,15 +160,17 @@ def _decoder(ground: Ground) -> Task:
     options, student = ground.options, _finished(ground, "student")
     decoder = options.decoder
     schedule, count = decoder.schedule, ground.share(decoder.schedule)
-    still, moving = (WorldSource(WorldOptions(moving=share), ground.device) for share in (0.0, 1.0))
+    still = replace(options, data=replace(options.data, moving=0.0))
+    source = Prepared(make_source(still, ground.device), options, ground.device)
+    feed = Feed(source.clips, options, "decoder", ground.process.process_index)
+    moving = WorldSource(WorldOptions(moving=1.0), ground.device)
     views = decoder.views + decoder.held_out
-    feed = Feed(lambda n, v, g: still.clips(n, v, options.size, g), options, "decoder", ground.process.process_index)
 
     def draw(step: int, generator: torch.Generator) -> tuple[Frames, bool]:
         sparse = step >= decoder.sparse_from * schedule.steps
         if float(torch.rand((), generator=generator)) < decoder.moving:
             return draw_moving(moving, count, options, generator), sparse
-        clips = normalised(feed(step, count, views, generator)).to(ground.device)
+        clips = feed(step, count, views, generator)
         share = decoder.truth if decoder.truth == 1.0 else decoder.truth * max(0.0, 1 - 2 * step / schedule.steps)
         truth = float(torch.rand((), generator=generator)) < share
         return draw_frames(clips, student, options, truth, generator), sparse

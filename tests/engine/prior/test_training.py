@@ -22,12 +22,14 @@ from lyra.engine.prior.training.loop import Log, RunOptions, Task, train
 from lyra.engine.prior.training.losses import pseudo_huber, velocity_loss
 from lyra.engine.prior.training.optimiser import follow, make_optimiser, rate_at, round_moments
 from lyra.engine.prior.training.options import PriorOptions, Schedule, read_options
-from lyra.engine.prior.training.sources import make_source
+from lyra.engine.prior.training.sources import Prepared, make_source
 from lyra.engine.prior.training.splatting import Frames, decode, decoder_loss, normal_error
+from lyra.engine.prior.worlds.scenes import WorldOptions
+from lyra.engine.prior.worlds.source import WorldSource
 from lyra.kernels.frames import Rendering
 
 ROOT = Path(__file__).resolve().parents[3]
-QUIET = Console(quiet=True)
+QUIET, CPU = Console(quiet=True), torch.device("cpu")
 
 TOY = """
 name: toy
@@ -181,7 +183,7 @@ def test_a_feed_gives_the_same_clips_wherever_a_run_begins(toy: Path) -> None:
 
     def draw(count: int, views: int, generator: torch.Generator) -> Clips:
         drawn.append(count)
-        return make_source(options, torch.device("cpu")).clips(count, views, (4, 4), generator)
+        return WorldSource().clips(count, views, (4, 4), generator)
 
     feed, late = Feed(draw, options, "x"), Feed(draw, options, "x")
     step = BLOCK * options.data.reuse
@@ -194,9 +196,8 @@ def test_a_feed_gives_the_same_clips_wherever_a_run_begins(toy: Path) -> None:
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_where_it_is_right(toy: Path) -> None:
     """Both losses are 0 for a network that always says the same, for its trajectories end there."""
     options = read_options(toy)
-    source = make_source(options, torch.device("cpu"))
-    draw = lambda n, v, g: source.clips(n, v, options.size, g)  # noqa: E731
-    batch = draw_batch(draw, options, 2, torch.device("cpu"), torch.Generator().manual_seed(0))
+    source = Prepared(make_source(options, CPU), options, CPU)
+    batch = draw_batch(source.clips, options, 2, torch.Generator().manual_seed(0))
 
     class Constant(nn.Module):
         def forward(self, noisy, levels, clean, known, rays, colors, evidence, times):
@@ -219,7 +220,7 @@ def test_the_toy_learns_and_beats_the_nearest_view(toy: Path) -> None:
     from lyra.engine.prior.models import Denoiser, config_of
 
     options = read_options(toy)
-    source, held_out = (make_source(options, torch.device("cpu"), split) for split in ("train", "validation"))
+    source, held_out = Prepared(make_source(options, CPU), options, CPU), WorldSource(WorldOptions(split="validation"))
     clips = normalised(held_out.clips(48, 3, options.size, torch.Generator().manual_seed(9)))
     seen = as_batch(clips, 1, options)
     torch.manual_seed(0)
@@ -231,11 +232,11 @@ def test_the_toy_learns_and_beats_the_nearest_view(toy: Path) -> None:
         return _psnr(0.5 * found[:, 1:] + 0.5, clips.rgb[:, 1:])
 
     fresh, losses = held_out_psnr(), []
-    feed = Feed(lambda n, v, g: source.clips(n, v, options.size, g), options, "toy")
+    feed = Feed(source.clips, options, "toy")
     optimiser = make_optimiser(network, Schedule(1))
     for step in range(200):
         generator = torch.Generator().manual_seed(step)
-        clean = draw_batch(lambda n, v, g, step=step: feed(step, n, v, g), options, 8, torch.device("cpu"), generator)
+        clean = draw_batch(lambda n, v, g, step=step: feed(step, n, v, g), options, 8, generator)
         loss = regression_loss(network, clean)
         loss.backward()
         optimiser.step()
