@@ -65,14 +65,11 @@ def joined(clips: Sequence[Clips]) -> Clips:
     return Clips(**{name: torch.cat([getattr(c, name) for c in clips]) for name in clips[0].tensors()})
 
 
-def normalised(clips: Clips) -> Clips:
-    """In the axes of view 0, and in units in which the median depth there is 1.
-
-    Where view 0 knows no depth the unit stays as it is.
-    """
+def normalised(clips: Clips, unit: Tensor | None = None) -> Clips:
+    """In the axes of view 0, and in units [b] of the world's, by default those of `unit_of`."""
     pose = clips.world_to_camera.double()
     relative = pose @ torch.linalg.inv(pose[:, :1])
-    scale = median_depth(clips)
+    scale = unit_of(clips) if unit is None else unit.double()
     relative = torch.cat((relative[:, :, :3, :3], relative[:, :, :3, 3:] / scale[:, None, None, None]), -1)
     bottom = pose.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*relative.shape[:2], 1, 4)
     return dataclasses.replace(
@@ -82,9 +79,26 @@ def normalised(clips: Clips) -> Clips:
     )
 
 
-def median_depth(clips: Clips) -> Tensor:
-    """[b] float64: of view 0, where it is known; 1 where it nowhere is."""
+def unit_of(clips: Clips) -> Tensor:
+    """[b] float64: the median depth of view 0; where it is nowhere known, how far away the views look together."""
     depth = clips.depth[:, 0].flatten(1).double()
     known = (depth > 0) & (clips.alpha[:, 0].flatten(1) >= LEAST_ALPHA)
     medians = torch.where(known, depth, torch.nan).nanmedian(dim=1).values
-    return medians.nan_to_num(1.0)
+    return torch.where(medians.isnan(), common_depth(clips.world_to_camera), medians)
+
+
+def common_depth(world_to_camera: Tensor) -> Tensor:
+    """[b] float64: the depth in view 0 of the point nearest to all views' axes, 2 to 10 times the widest baseline.
+
+    A capture whose cameras look past each other has no such point, hence the bounds; one view alone has depth 1.
+    """
+    pose = world_to_camera.double()
+    axes = pose[:, :, 2, :3]  # [b, v, 3]
+    eyes = -torch.einsum("bvji,bvj->bvi", pose[..., :3, :3], pose[..., :3, 3])
+    across = torch.eye(3, dtype=pose.dtype, device=pose.device) - axes[..., None] * axes[..., None, :]
+    wanted = torch.einsum("bvij,bvj->bi", across, eyes)
+    point = torch.linalg.lstsq(across.sum(dim=1), wanted[..., None]).solution[..., 0]
+    depth = (pose[:, 0, 2, :3] * point).sum(dim=1) + pose[:, 0, 2, 3]
+    baseline = (eyes - eyes[:, :1]).norm(dim=2).amax(dim=1)
+    bounded = torch.maximum(torch.minimum(depth.nan_to_num(1e30), 10 * baseline), 2 * baseline)
+    return torch.where(baseline > 0, bounded, torch.ones_like(bounded))

@@ -68,6 +68,6 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> nn.Module:
         raise
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{folder} holds no network of the prior ({cause(error)}): fetch it again") from None
-    if not all(math.isfinite(float(parameter.sum())) for parameter in network.parameters()):
+    if not all(math.isfinite(float(parameter.detach().sum())) for parameter in network.parameters()):
         raise InputError(f"{folder} holds weights that are not finite: fetch or train it again")
     return network.to(device).eval().requires_grad_(False)

@@ -79,13 +79,13 @@ def _spread(
         raise InputError(f"{path}: has {max(0, last - first)} frames in {span}, {count} asked for: ask for fewer")
     wanted = [first + round(i * (last - first - 1) / max(1, count - 1)) for i in range(count)]
     size = _size(stream, path, count, longest)
-    pictures, rgb = 0, torch.empty(0)
+    pictures, rgb, matrix = 0, torch.empty(0), None
     for frame in _frames(container, stream, [stamps[w] for w in wanted], keys):
-        picture = _upright(frame, size)
+        if not pictures:  # once: a frame asked for its side data lives until the garbage collector comes
+            matrix = next((bytes(data) for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+        picture = _upright(_scaled(frame, size), matrix)
         if not pictures:
             rgb = torch.empty(count, *picture.shape)
-        if picture.shape != rgb.shape[1:]:
-            raise InputError(f"{path}: is turned on its way, at {seconds[wanted[pictures]]:.3g} s: cut it there")
         rgb[pictures] = torch.from_numpy(picture).float().div_(255)
         pictures += 1
     if pictures < count:
@@ -136,15 +136,18 @@ def _frames(container: Any, stream: Any, wanted: Sequence[int], keys: Sequence[i
             return
 
 
-def _upright(frame: Any, size: tuple[int, int]) -> np.ndarray:
-    """[h, w, 3] uint8, as a player shows it."""
+def _scaled(frame: Any, size: tuple[int, int]) -> np.ndarray:
+    """[h, w, 3] uint8."""
     unnamed = frame.colorspace == 2  # AVCOL_SPC_UNSPECIFIED
     colours = {"src_colorspace": "ITU709"} if unnamed and frame.height >= HD else {}
-    picture = frame.reformat(*size, format="rgb24", interpolation="AREA", **colours).to_ndarray()
-    matrix = next((bytes(d) for d in frame.side_data if d.type.name == "DISPLAYMATRIX"), None)
+    return frame.reformat(*size, format="rgb24", interpolation="AREA", **colours).to_ndarray()
+
+
+def _upright(picture: np.ndarray, matrix: bytes | None) -> np.ndarray:
+    """As a player shows it; of the display matrix x' = a x + c y, y' = b x + d y (libavutil/display.h)."""
     if matrix is None:
         return picture
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y (libavutil/display.h)
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     if abs(b) > abs(a):
         picture, a, d = picture.swapaxes(0, 1), c, b
     return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

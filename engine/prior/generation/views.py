@@ -72,7 +72,8 @@ def imagine(
         clips = _with_targets(known, part.float(), lens.float()).to(device)
         rgb = generated(prior.student, clips, count, prior.student.planes, steps, generator)
         clips = Clips(**(clips.tensors() | {"rgb": rgb}))
-        found = {name: tensor[0].cpu() for name, tensor in decode(prior.decoder, clips, prior.decoder.planes).items()}
+        raw = decode(prior.decoder, clips, clips.times[:, 0], prior.decoder.planes)
+        found = {name: tensor[0].cpu() for name, tensor in raw.items()}
         depths = found.pop("depths")
         found["sh"] = ((found.pop("colors") - 0.5) / SH_C0)[:, None]
         pixels = depths[0].numel()

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..clips import Clips, normalised
+from ..clips import Clips
 from ..denoiser import Condition, denoise, make_condition
 from ..sampling import noise_like
 from .losses import velocity_loss
 from .options import PriorOptions
 
-Draw = Callable[[int, int, torch.Generator], Clips]  # a number of clips of a number of views
+Draw = Callable[[int, int, torch.Generator], Clips]  # a number of clips of a number of views, in normalised units
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,14 +24,12 @@ class Batch:
     targets: Tensor  # [b, v] 1 where a view is to be found
 
 
-def draw_batch(
-    draw: Draw, options: PriorOptions, count: int, device: torch.device, generator: torch.Generator
-) -> Batch:
+def draw_batch(draw: Draw, options: PriorOptions, count: int, generator: torch.Generator) -> Batch:
     """Fresh clips, with random numbers of views and of known ones."""
     views = int(torch.randint(options.views[0], options.views[1] + 1, (), generator=generator))
     most = min(options.clean[1], views - 1)
     known = int(torch.randint(options.clean[0], most + 1, (), generator=generator))
-    return as_batch(normalised(draw(count, views, generator)).to(device), known, options)
+    return as_batch(draw(count, views, generator), known, options)
 
 
 def as_batch(clips: Clips, known: int, options: PriorOptions) -> Batch:

@@ -55,8 +55,7 @@ def consistency_loss(
         wanted = denoise(target, ahead, following, condition)
         wanted = torch.where((bins == 1)[:, None, None, None, None], clean, wanted)
     found = denoise(student, noisy, level, condition)
-    counts = batch.targets[..., None, None, None]
-    return pseudo_huber(found * counts, wanted * counts, options.huber)
+    return pseudo_huber(found, wanted, batch.targets, options.huber)
 
 
 @torch.no_grad()

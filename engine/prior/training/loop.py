@@ -126,8 +126,11 @@ def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
                     loss = task.loss(network, mean, batch, generator)
                 accelerator.backward(loss)
                 norm = accelerator.clip_grad_norm_(network.parameters(), task.schedule.clip)
-                if not math.isfinite(float(loss)):
-                    raise RuntimeError(f"{task.name}: the loss of step {step} is {float(loss)}")
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise RuntimeError(
+                        f"{task.name}: the loss of step {step} is {value}, after a norm of {float(norm)}"
+                    )
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 round_moments(optimiser.optimizer)
@@ -135,7 +138,7 @@ def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
                 follow(mean.parameters(), weights, min(task.schedule.ema, (1 + step) / (10 + step)))
                 step += 1
                 if log is not None:
-                    log.gather({"loss": float(loss), "rate": rate, "norm": float(norm)})
+                    log.gather({"loss": value, "rate": rate, "norm": float(norm)})
                 if step % run.report_every == 0 or step == task.schedule.steps:
                     report(log.means() if log is not None else {})
                 if step % run.save_every == 0 and step < task.schedule.steps:

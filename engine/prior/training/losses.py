@@ -19,11 +19,16 @@ def velocity_loss(found: Tensor, clean: Tensor, levels: Tensor, targets: Tensor)
     return (by_scene / levels.clamp(min=LEAST_LEVEL).square()).mean()
 
 
-def pseudo_huber(found: Tensor, wanted: Tensor, width: float) -> Tensor:
-    """sqrt(|difference|^2 + c^2) - c over each view, scaled by its number of values (Song and Dhariwal 2023)."""
-    count = found[0, 0].numel()
-    squares = (found - wanted).square().sum(dim=(2, 3, 4)) / count
-    return ((squares + width * width).sqrt() - width).mean()
+def pseudo_huber(found: Tensor, wanted: Tensor, targets: Tensor, width: float) -> Tensor:
+    """sqrt(d^2 + c^2) - c of the root mean square difference d of each view that counts (Song and Dhariwal 2023).
+
+    Args:
+        found, wanted: [b, v, 3, h, w].
+        targets: [b, v] 1 where a view counts.
+        width: c, where a square turns into a length.
+    """
+    squares = (found - wanted).square().mean(dim=(2, 3, 4))
+    return (((squares + width * width).sqrt() - width) * targets).sum() / targets.sum()
 
 
 def picture_loss(found: Tensor, wanted: Tensor, ssim_weight: float) -> Tensor:

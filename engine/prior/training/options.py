@@ -6,6 +6,7 @@ from pathlib import Path
 from ...files import read_bytes
 from ...records import read_record
 from ...strict_yaml import parse_yaml, within
+from ..data.augment import AugmentOptions
 from ..denoiser import Planes
 from ..network import NetworkOptions
 
@@ -61,18 +62,10 @@ class DecoderOptions:
     normal: float = 0.01
     sparse_from: float = 0.85
     """Part of training after which opacity costs."""
-
-
-@dataclass(frozen=True)
-class AugmentShares:
-    """How often what is done to clips."""
-
-    exposure: float = 0.0
-    white_balance: float = 0.0
-    blur: float = 0.0
-    crop: float = 0.0
-    reverse: float = 0.5
-    mirror: float = 0.5
+    moving: float = 0.2
+    """Share of steps with things that move, each view at its own time."""
+    fused: bool = True
+    """False keeps views from looking at each other, for the ablation."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +78,15 @@ class DataOptions:
     """Share of worlds in which things move."""
     scenes: Path | None = None
     """A folder of Gaussian scenes."""
-    scenes_weight: float = 0.0
+    scenes_weight: float = 1.0
+    up: str = "y-"
+    """Which way is up in them."""
     captures: tuple[Path, ...] = ()
     """Folders of posed pictures."""
-    captures_weight: float = 0.0
+    captures_weight: float = 1.0
     reuse: int = 4
     """How often each clip is used, in steps near each other."""
+    augment: AugmentOptions = field(default_factory=lambda: AugmentOptions(light=0.0, blur=0.0, crop=0.0))
 
 
 @dataclass(frozen=True)

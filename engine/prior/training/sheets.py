@@ -10,30 +10,32 @@ from ...files import replacing
 from ..clips import Clips, normalised
 from ..denoiser import denoise
 from ..sampling import integrate, sample
+from ..worlds.scenes import WorldOptions
+from ..worlds.source import WorldSource
 from .denoising import as_batch
+from .loop import Report
 from .options import PriorOptions
-from .sources import make_source
-from .splatting import Frames, decode, draw_frames, draw_gaussians
+from .splatting import Frames, decode, draw_frames, draw_gaussians, draw_moving
 
-SCENES, SHOWN = 32, 6  # measured and pictured
+SCENES, SHOWN = 16, 6  # measured and pictured
 SEED = 1
 ENLARGED = 4
 
 
 def denoiser_sheet(options: PriorOptions, device: torch.device, *, few: bool) -> Report:
-    """Writes rows of clean views, true targets and found ones; measures PSNR at 1 and 4 (or 16) steps.
+    """Writes rows of clean views, true targets and found ones; measures PSNR at 1 and 4 (or 8) steps.
 
     Args:
         few: whether the network is a student, sampled as a consistency model.
     """
 
     def report(network: nn.Module, path: Path) -> dict[str, float]:
-        clips = _validation(options, options.views[1], device)
+        clips = _validation(options, options.views[1], device, options.data.moving)
         known = options.clean[0]
         batch = as_batch(clips, known, options)
         way = sample if few else integrate
         found = {}
-        for steps in (1, 4) if few else (1, 16):
+        for steps in (1, 4) if few else (1, 8):
             generator = torch.Generator().manual_seed(SEED)
             views = way(lambda x, t: denoise(network, x, t, batch.condition), batch.condition, steps, generator)
             found[steps] = (0.5 * views + 0.5).clamp(0, 1)
@@ -46,21 +48,30 @@ def denoiser_sheet(options: PriorOptions, device: torch.device, *, few: bool) ->
 
 
 def decoder_sheet(options: PriorOptions, student: nn.Module, device: torch.device) -> Report:
-    """Writes rows of frames and of renderings of their Gaussians; measures PSNR at views seen and not seen."""
+    """Writes rows of frames and of renderings of their Gaussians; measures PSNR at views that the decoder never saw."""
 
     def report(network: nn.Module, path: Path) -> dict[str, float]:
         decoder = options.decoder
-        clips = _validation(options, decoder.views + decoder.held_out, device)
-        frames = draw_frames(clips, student, options, False, torch.Generator().manual_seed(SEED))
+        clips = _validation(options, decoder.views + decoder.held_out, device, 0.0)
+        generator = torch.Generator().manual_seed(SEED)
+        mover = WorldSource(WorldOptions(split="validation", moving=1.0), device)
+        cases = {
+            "true": Frames(clips.views(slice(decoder.views)), clips),
+            "generated": draw_frames(clips, student, options, False, generator),
+            "moving": draw_moving(mover, SCENES, options, generator),
+        }
         told: dict[str, float] = {}
         rows = []
         with torch.no_grad():
-            for name, given in (("true", Frames(clips, decoder.views)), ("generated", frames)):
-                found = decode(network, given.clips.views(slice(given.seen)), options.planes)
-                drawn = draw_gaussians(found, given.clips).rgb.permute(0, 1, 4, 2, 3).clamp(0, 1)
-                told[f"psnr_seen_{name}"] = _psnr(drawn[:, : given.seen], given.clips.rgb[:, : given.seen])
-                told[f"psnr_unseen_{name}"] = _psnr(drawn[:, given.seen :], clips.rgb[:, given.seen :])
-                rows += [given.clips.rgb, drawn]
+            for name, frames in cases.items():
+                given = options.decoder.fused, options.rays
+                found = decode(
+                    network, frames.seen, frames.wanted.times[:, 0], options.planes, fused=given[0], use_rays=given[1]
+                )
+                drawn = draw_gaussians(found, frames.wanted).rgb.permute(0, 1, 4, 2, 3).clamp(0, 1)
+                truth = clips if name == "generated" else frames.wanted
+                told[f"psnr_unseen_{name}"] = _psnr(drawn[:, decoder.views :], truth.rgb[:, decoder.views :])
+                rows += [frames.wanted.rgb, drawn]
         write_sheet(path, torch.stack([row[:SHOWN] for row in rows], 1).flatten(0, 1))
         return told
 
@@ -76,9 +87,9 @@ def write_sheet(path: Path, rows: Tensor) -> None:
         Image.fromarray((joined.clamp(0, 1) * 255).round().byte().cpu().numpy()).save(stream, "PNG")
 
 
-def _validation(options: PriorOptions, views: int, device: torch.device) -> Clips:
-    generator = torch.Generator().manual_seed(SEED)
-    return normalised(make_source(options, device, "validation").clips(SCENES, views, options.size, generator))
+def _validation(options: PriorOptions, views: int, device: torch.device, moving: float) -> Clips:
+    source = WorldSource(WorldOptions(split="validation", moving=moving), device)
+    return normalised(source.clips(SCENES, views, options.size, torch.Generator().manual_seed(SEED)))
 
 
 def _psnr(found: Tensor, truth: Tensor) -> float:

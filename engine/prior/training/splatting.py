@@ -1,6 +1,6 @@
 """What the Gaussian decoder is trained by: renderings of its Gaussians beside frames of the student or true ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -8,22 +8,25 @@ from torch import Tensor, nn
 from ....kernels.frames import Rendering
 from ....kernels.options import Options
 from ....kernels.rasterize import rasterize
-from ..clips import Clips
+from ..clips import Clips, normalised, unit_of
 from ..decoder import as_gaussians, look
 from ..denoiser import Planes, denoise, make_condition
+from ..rays import pixel_directions
 from ..sampling import sample
+from ..worlds.source import WorldSource
+from ..worlds.trace import trace
 from .losses import picture_loss
-from .options import DecoderOptions, PriorOptions
+from .options import PriorOptions
 
 LEAST_ALPHA = 0.5  # of a pixel whose depth is compared
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Posed views to learn from: the first are what the decoder sees, it is compared at all."""
+    """Posed views to learn from, in normalised units."""
 
-    clips: Clips  # of which rgb may be generated, and depth is true or 0
-    seen: int
+    seen: Clips  # what the decoder sees
+    wanted: Clips  # what its Gaussians are compared with, all at the time of the scene that is wanted
 
 
 def draw_frames(
@@ -32,19 +35,37 @@ def draw_frames(
     """True views, or those that the student makes of one to three of them: Lyra's self-distillation.
 
     Args:
-        clips: in normalised units.
+        clips: of scenes in which nothing moves.
         student: of four steps.
         options: of the prior.
         truth: whether the views are the true ones.
         generator: of random numbers.
     """
     decoder = options.decoder
-    if truth:
-        return Frames(clips, decoder.views)
-    known = int(torch.randint(options.clean[0], min(options.clean[1], decoder.views) + 1, (), generator=generator))
-    rgb = generated(student, clips, known, options.planes, 4, generator, use_rays=options.rays)
-    fields = clips.tensors() | {"rgb": rgb}
-    return Frames(Clips(**fields), decoder.views)
+    if not truth:
+        most = min(options.clean[1], decoder.views)
+        known = int(torch.randint(options.clean[0], most + 1, (), generator=generator))
+        rgb = generated(student, clips, known, options.planes, 4, generator, use_rays=options.rays)
+        clips = replace(clips, rgb=rgb)
+    return Frames(clips.views(slice(decoder.views)), clips)
+
+
+def draw_moving(source: WorldSource, count: int, options: PriorOptions, generator: torch.Generator) -> Frames:
+    """True views of worlds in which things move, each at its own time, and all views again at one time.
+
+    As in Lyra, Gaussians at a time are a set of their own; such frames are what they are learned from.
+    """
+    decoder = options.decoder
+    worlds = source.worlds(count, generator)
+    poses, K, times = source.cameras(worlds, decoder.views + decoder.held_out, options.size, generator)
+    wanted = torch.rand(count, 1, generator=generator).to(times).expand_as(times)
+
+    def at(times: Tensor) -> Clips:
+        return Clips(*trace(worlds, poses, K, times, options.size, source.options.supersampling), poses, K, times)
+
+    seen, asked = at(times), at(wanted)
+    scale = unit_of(seen)
+    return Frames(normalised(seen, scale).views(slice(decoder.views)), normalised(asked, scale))
 
 
 def generated(
@@ -66,11 +87,11 @@ def generated(
 
 
 def decode(
-    decoder: nn.Module, clips: Clips, planes: Planes, *, fused: bool = True, use_rays: bool = True
+    decoder: nn.Module, clips: Clips, time: Tensor, planes: Planes, *, fused: bool = True, use_rays: bool = True
 ) -> dict[str, Tensor]:
-    """Gaussians of views in normalised units, at the time of the first; as `as_gaussians` returns them."""
+    """Gaussians of views in normalised units at a time [b] of their scenes; as `as_gaussians` returns them."""
     inputs = look(clips.rgb, clips.world_to_camera, clips.K, planes, fused=fused, use_rays=use_rays)
-    raw = decoder(*inputs, clips.times, clips.times[:, :1].expand_as(clips.times))
+    raw = decoder(*inputs, clips.times, time[:, None].expand_as(clips.times))
     found = as_gaussians(raw, clips.rgb, clips.world_to_camera, clips.K, planes)
     return found | {"opacities": found["opacities"] * clips.alpha.flatten(1)}
 
@@ -92,13 +113,19 @@ def draw_gaussians(found: dict[str, Tensor], clips: Clips, *, normals: bool = Fa
     )
 
 
-def decoder_loss(decoder: nn.Module, frames: Frames, planes: Planes, options: DecoderOptions, sparse: bool) -> Tensor:
+def decoder_loss(decoder: nn.Module, frames: Frames, prior: PriorOptions, sparse: bool) -> Tensor:
     """Colour, inverse depth, normals, sparse opacity and a prior of scales.
 
-    The weights are those of research notes on Lyra (arXiv 2509.19296) and Long-LRM, with SSIM in place of LPIPS.
+    The terms are those of Lyra (arXiv 2509.19296) with SSIM in place of LPIPS, and of 2DGS (normals).
+
+    Args:
+        decoder: the network.
+        frames: of some scenes.
+        prior: whose decoder's weights count.
+        sparse: whether opacity costs.
     """
-    clips = frames.clips
-    found = decode(decoder, clips.views(slice(frames.seen)), planes)
+    clips, options = frames.wanted, prior.decoder
+    found = decode(decoder, frames.seen, clips.times[:, 0], prior.planes, fused=options.fused, use_rays=prior.rays)
     drawn = draw_gaussians(found, clips, normals=options.normal > 0)
     rgb = drawn.rgb.permute(0, 1, 4, 2, 3)
     loss = picture_loss(rgb.flatten(0, 1), clips.rgb.flatten(0, 1), options.ssim)
@@ -124,8 +151,6 @@ def inverse_depth_error(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
 
 def normal_error(drawn: Rendering, clips: Clips, known: Tensor) -> Tensor:
     """1 - cosine between the normals of splats and of the rendered depth, where its neighbours agree (2DGS, eq. 14)."""
-    from ..rays import pixel_directions
-
     assert drawn.normals is not None
     local = pixel_directions(clips.K, clips.size) * drawn.depth[:, :, None]
     shifted = local - clips.world_to_camera[..., :3, 3, None, None]

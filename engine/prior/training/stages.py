@@ -2,28 +2,30 @@
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from rich.console import Console
 from torch import nn
 
 from ...errors import InputError
 from ...files import replacing
-from ..clips import normalised
 from ..decoder import DecoderNetwork
 from ..denoiser import DenoiserNetwork
 from ..models import Denoiser, GaussianDecoder, config_of
 from ..weights import load_network
+from ..worlds.scenes import WorldOptions
+from ..worlds.source import WorldSource
 from .denoising import Batch, draw_batch, regression_loss, teacher_loss
 from .distillation import consistency_loss, ode_loss
 from .feed import Feed
 from .loop import RunOptions, Task, train
 from .options import PriorOptions, Schedule
 from .sheets import decoder_sheet, denoiser_sheet
-from .sources import make_source
-from .splatting import Frames, decoder_loss, draw_frames
+from .sources import Prepared, make_source
+from .splatting import Frames, decoder_loss, draw_frames, draw_moving
 
 TRAINED = ("teacher", "regression", "decoder")
 DISTILLED = ("ode", "consistency")
@@ -36,7 +38,16 @@ class Ground:
 
     options: PriorOptions
     run: RunOptions
-    device: torch.device
+    process: PartialState  # which of how many, and on which device
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.process.device
+
+    def share(self, schedule: Schedule) -> int:
+        """Scenes a step of this process."""
+        return max(1, schedule.batch // self.process.num_processes)
 
     @property
     def prior(self) -> Path:
@@ -52,15 +63,16 @@ def run_stage(stage: str, options: PriorOptions, run: RunOptions, notes: Console
     """
     if stage not in MAKERS:
         raise InputError(f"stage {stage!r} is unknown: give {', '.join(MAKERS)}")
-    ground = Ground(options, run, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    ground = Ground(options, run, PartialState())
     torch.manual_seed(options.seed)  # of fresh weights
     task = MAKERS[stage](ground)
     done = train(task, options.seed, run, notes)
-    if done:
+    if done and ground.process.is_main_process:
         save_network(task.network, ground.prior / RESULTS[stage])
-        note = {"name": options.name, "size": list(options.size), "rays": options.rays}
+        note = {"name": options.name, "size": list(options.size), "rays": options.rays, "fused": options.decoder.fused}
         with replacing(ground.prior / "prior.json") as stream:
             stream.write(json.dumps(note).encode())
+    ground.process.wait_for_everyone()
     return done
 
 
@@ -78,14 +90,14 @@ def _denoiser(options: PriorOptions) -> Denoiser:
 def _feed(ground: Ground, stage: str, schedule: Schedule):
     """The batches of a stage of the denoiser."""
     options = ground.options
-    source = make_source(options, ground.device)
-    feed = Feed(lambda n, v, g: source.clips(n, v, options.size, g), options, stage)
+    source = Prepared(make_source(options, ground.device), options, ground.device)
+    feed = Feed(source.clips, options, stage, ground.process.process_index)
 
     def draw(step: int, generator: torch.Generator) -> Batch:
         def clips(count: int, views: int, generator: torch.Generator):
             return feed(step, count, views, generator)
 
-        return draw_batch(clips, options, schedule.batch, ground.device, generator)
+        return draw_batch(clips, options, ground.share(schedule), generator)
 
     return draw
 
@@ -147,23 +159,28 @@ def _consistency(ground: Ground) -> Task:
 def _decoder(ground: Ground) -> Task:
     options, student = ground.options, _finished(ground, "student")
     decoder = options.decoder
-    schedule = decoder.schedule
-    source = make_source(options, ground.device)
+    schedule, count = decoder.schedule, ground.share(decoder.schedule)
+    still = replace(options, data=replace(options.data, moving=0.0))
+    source = Prepared(make_source(still, ground.device), options, ground.device)
+    feed = Feed(source.clips, options, "decoder", ground.process.process_index)
+    moving = WorldSource(WorldOptions(moving=1.0), ground.device)
     views = decoder.views + decoder.held_out
-    feed = Feed(lambda n, v, g: source.clips(n, v, options.size, g), options, "decoder")
 
     def draw(step: int, generator: torch.Generator) -> tuple[Frames, bool]:
-        clips = normalised(feed(step, schedule.batch, views, generator)).to(ground.device)
-        share = decoder.truth * max(0.0, 1 - 2 * step / schedule.steps)
-        truth = float(torch.rand((), generator=generator)) < share or decoder.truth == 1.0
-        return draw_frames(clips, student, options, truth, generator), step >= decoder.sparse_from * schedule.steps
+        sparse = step >= decoder.sparse_from * schedule.steps
+        if float(torch.rand((), generator=generator)) < decoder.moving:
+            return draw_moving(moving, count, options, generator), sparse
+        clips = feed(step, count, views, generator)
+        share = decoder.truth if decoder.truth == 1.0 else decoder.truth * max(0.0, 1 - 2 * step / schedule.steps)
+        truth = float(torch.rand((), generator=generator)) < share
+        return draw_frames(clips, student, options, truth, generator), sparse
 
     return Task(
         "decoder",
         GaussianDecoder(**config_of(decoder.network, options.planes)),  # type: ignore[arg-type]
         schedule,
         draw,
-        lambda network, _, batch, __: decoder_loss(network, batch[0], options.planes, decoder, batch[1]),
+        lambda network, _, batch, __: decoder_loss(network, batch[0], options, batch[1]),
         decoder_sheet(options, student, ground.device),
     )
 

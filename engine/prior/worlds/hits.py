@@ -58,9 +58,10 @@ def first(worlds: Worlds, things: Frames, eye: Tensor, ray: Tensor) -> tuple[Ten
 def hidden(things: Frames, point: Tensor, lamp: Tensor) -> Tensor:
     """How many objects are between points [b, v, k, 3, m] and the lamp [b, 1, 1, 3, 1]: float [b, v, k, m]."""
     count = torch.zeros_like(point[..., 0, :])
-    for bundle, _, (low, high) in _intervals(things, lamp[..., 0], point, point, lamp - point):
+    rows, (_, v, k) = count.flatten(0, 2), count.shape[:3]
+    for (scene, view, bundle), _, (low, high) in _intervals(things, lamp[..., 0], point, point, lamp - point):
         between = high.clamp(max=1).sub_(low.clamp(min=0)).mul_(shapes.HUGE).clamp_(0, 1)
-        count.index_put_(bundle, between, accumulate=True)
+        rows.index_add_(0, (scene * v + view) * k + bundle, between)
     return count
 
 

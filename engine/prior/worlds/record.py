@@ -1,6 +1,7 @@
 """Worlds: random analytic scenes in batches, and the room in which their cameras may move."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,13 +15,13 @@ FLOOR, WALL, FAR = 0, 1, 2  # the surfaces round the objects; FAR is a room's ce
 class Batch:
     """Tensors, and records of tensors, whose first axis is the scene."""
 
-    def _each(self, change) -> Self:  # type: ignore[no-untyped-def]
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return type(self)(**{k: v._each(change) if isinstance(v, Batch) else change(v) for k, v in fields.items()})
 
     def to(self, device: torch.device | str) -> Self:
         """The same on another device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._each(lambda tensor: tensor.to(device))
 
     def scenes(self, index: Tensor | slice) -> Self:
         """Some of the scenes."""

@@ -26,8 +26,9 @@ class WorldSource:
         The views are places along one path, in random order. In half of the scenes time runs with the path, as in a
         video; in the others the times are dealt anew.
         """
-        worlds = self.worlds(count, generator)
+        worlds = sample(self.options, count, self._stream(generator))
         world_to_camera, K, times = self.cameras(worlds, views, size, generator)
+        worlds = worlds.to(self.device)
         rgb, depth, alpha = trace(worlds, world_to_camera, K, times, size, self.options.supersampling)
         return Clips(rgb, depth, alpha, world_to_camera, K, times)
 
@@ -51,8 +52,7 @@ class WorldSource:
         K = torch.zeros(b, views, 3, 3)
         K[..., 0, 0] = K[..., 1, 1] = focal[:, None]
         K[..., 0, 2], K[..., 1, 2], K[..., 2, 2] = w / 2, h / 2, 1
-        made = (paths.poses(rig, along, sway), K, times)
-        return tuple(tensor.to(self.device) for tensor in made)  # type: ignore[return-value]
+        return paths.poses(rig, along, sway).to(self.device), K.to(self.device), times.to(self.device)
 
     def _stream(self, generator: Generator) -> Generator:
         """A stream of the split's own: torch seeds with 32 bits, of which the lowest two name the split."""

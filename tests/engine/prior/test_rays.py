@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lyra.engine.prior.clips import Clips, median_depth, normalised
+from lyra.engine.prior.clips import Clips, common_depth, normalised, unit_of
 from lyra.engine.prior.rays import pixel_directions, plane_depths, plucker, sweep
 from lyra.engine.scene.camera import look_at
 
@@ -39,7 +39,6 @@ def test_planes_are_even_in_parallax() -> None:
 
 def picture(poses: torch.Tensor, K: torch.Tensor, depth: float, size: tuple[int, int]) -> torch.Tensor:
     """What cameras show of a smooth pattern on the plane of constant z before the first of them."""
-    width, height = size
     to_first = poses[0, 0] @ torch.linalg.inv(poses[0])
     shown = []
     for view in range(poses.shape[1]):
@@ -87,10 +86,22 @@ def test_clips_are_put_into_the_axes_and_units_of_their_first_view() -> None:
     depth[0, 0, :, :3] = 0.0  # unknown
     clips = Clips(torch.rand(1, 3, 3, 5, 6), depth, torch.ones(1, 3, 5, 6), poses, K, torch.zeros(1, 3))
     found = normalised(clips)
-    assert median_depth(clips).tolist() == [4.0]
+    assert unit_of(clips).tolist() == [4.0]
     assert torch.allclose(found.world_to_camera[0, 0], torch.eye(4), atol=1e-6)
     assert found.depth.max() == 1.0
     before, after = (torch.linalg.inv(c.world_to_camera)[0, :, :3, 3] for c in (clips, found))
     assert torch.allclose((before[1] - before[2]).norm() / 4, (after[1] - after[2]).norm(), atol=1e-6)
     with pytest.raises(ValueError, match=r"times has shape \[1, 2\], expected \[1, 3\]"):
         Clips(clips.rgb, depth, clips.alpha, poses, K, torch.zeros(1, 2))
+
+
+def test_without_depth_the_unit_is_where_views_look_together() -> None:
+    poses, K = cameras(4, 6, 5, seed=1)  # all look at (0.1, 0.2, 3)
+    nothing = torch.zeros(1, 4, 5, 6)
+    clips = Clips(torch.rand(1, 4, 3, 5, 6), nothing, nothing + 1, poses, K, torch.zeros(1, 4))
+    point = torch.tensor([0.1, 0.2, 3.0, 1.0], dtype=torch.float64)
+    assert unit_of(clips).item() == pytest.approx(float((poses[0, 0].double() @ point)[2]), rel=1e-4)
+    beside = torch.eye(4).repeat(1, 3, 1, 1)
+    beside[0, :, 0, 3] = torch.tensor([0.0, 0.1, 0.3])  # parallel: no such point
+    assert 0.6 <= common_depth(beside).item() <= 3.0
+    assert common_depth(beside[:, :1]).item() == 1.0

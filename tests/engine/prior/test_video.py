@@ -1,5 +1,6 @@
 """Video: the right frames, upright, with their times, from files written here."""
 
+import gc
 import random
 import sys
 from collections.abc import Callable
@@ -182,3 +183,13 @@ def test_damage_never_shows_more_than_one_line(tmp_path: Path, long_one: Path) -
 def test_without_pyav_the_cure_is_told(long_one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     refused(long_one, r"needs PyAV: pip install 'lyra-gs\[prior\]'")
+
+
+def test_frames_are_not_kept(long_one: Path) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        read_video(long_one, 24)
+        assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) <= 2
+    finally:
+        gc.enable()
