@@ -1,6 +1,6 @@
 """Splats of a picture: flat discs on the surface that its depth tells, coloured by the picture itself.
 
-Where colours and depth are flat, blocks of 2, 4 and 8 pixels share a disc, so that a limited number goes where detail is.
+Where colours and depth are flat, blocks of 2, 4 and 8 pixels share a disc, so that a limited number is where detail is.
 """
 
 from dataclasses import replace

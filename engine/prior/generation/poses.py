@@ -43,7 +43,9 @@ def estimated(path: Path, count: int, longest: int) -> tuple[Tensor, list[Camera
             pycolmap.match_exhaustive(folder / "database.db")
             found = pycolmap.incremental_mapping(folder / "database.db", images, sparse)
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"{path}: its cameras cannot be found ({cause(error)}): give --cameras or --still") from None
+            raise InputError(
+                f"{path}: its cameras cannot be found ({cause(error)}): give --cameras or --still"
+            ) from None
         best = max(found.values(), key=lambda model: model.num_reg_images(), default=None)
         if best is None or best.num_reg_images() < LEAST_POSED:
             told = "its frames do not match, as where the camera stands still"

@@ -10,7 +10,7 @@ from torch import Tensor
 from ....kernels.constants import SH_C0
 from ...scene.gaussians import Gaussians
 from ..clips import Clips
-from ..training.splatting import decode, generated
+from ..inference import decode, generated
 from ..weights import Prior
 from .inputs import View, resampled
 from .units import joined_poses

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from ...files import replacing
 from ..clips import Clips, normalised
 from ..denoiser import denoise
+from ..inference import decode
 from ..sampling import integrate, sample
 from ..worlds.scenes import WorldOptions
 from ..worlds.source import WorldSource
 from .denoising import as_batch
 from .loop import Report
 from .options import PriorOptions
-from .splatting import Frames, decode, draw_frames, draw_gaussians, draw_moving
+from .splatting import Frames, draw_frames, draw_gaussians, draw_moving
 
 SCENES, SHOWN = 16, 6  # measured and pictured
 SEED = 1

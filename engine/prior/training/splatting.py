@@ -9,10 +9,8 @@ from ....kernels.frames import Rendering
 from ....kernels.options import Options
 from ....kernels.rasterize import rasterize
 from ..clips import Clips, normalised, unit_of
-from ..decoder import as_gaussians, look
-from ..denoiser import Planes, denoise, make_condition
+from ..inference import decode, generated
 from ..rays import pixel_directions
-from ..sampling import sample
 from ..worlds.source import WorldSource
 from ..worlds.trace import trace
 from .losses import picture_loss
@@ -66,34 +64,6 @@ def draw_moving(source: WorldSource, count: int, options: PriorOptions, generato
     seen, asked = at(times), at(wanted)
     scale = unit_of(seen)
     return Frames(normalised(seen, scale).views(slice(decoder.views)), normalised(asked, scale))
-
-
-def generated(
-    student: nn.Module,
-    clips: Clips,
-    known: int,
-    planes: Planes,
-    steps: int,
-    generator: torch.Generator,
-    *,
-    use_rays: bool = True,
-) -> Tensor:
-    """[b, v, 3, h, w] 0 to 1: the first views as they are, the others as the student makes them."""
-    condition = make_condition(
-        clips.rgb[:, :known], clips.world_to_camera, clips.K, clips.times, planes, use_rays=use_rays
-    )
-    views = sample(lambda x, level: denoise(student, x, level, condition), condition, steps, generator)
-    return (0.5 * views + 0.5).clamp(0, 1)
-
-
-def decode(
-    decoder: nn.Module, clips: Clips, time: Tensor, planes: Planes, *, fused: bool = True, use_rays: bool = True
-) -> dict[str, Tensor]:
-    """Gaussians of views in normalised units at a time [b] of their scenes; as `as_gaussians` returns them."""
-    inputs = look(clips.rgb, clips.world_to_camera, clips.K, planes, fused=fused, use_rays=use_rays)
-    raw = decoder(*inputs, clips.times, time[:, None].expand_as(clips.times))
-    found = as_gaussians(raw, clips.rgb, clips.world_to_camera, clips.K, planes)
-    return found | {"opacities": found["opacities"] * clips.alpha.flatten(1)}
 
 
 def draw_gaussians(found: dict[str, Tensor], clips: Clips, *, normals: bool = False) -> Rendering:

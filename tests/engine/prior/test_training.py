@@ -14,6 +14,7 @@ from lyra.engine.cli import main
 from lyra.engine.errors import InputError
 from lyra.engine.prior.clips import Clips, normalised
 from lyra.engine.prior.denoiser import denoise
+from lyra.engine.prior.inference import decode
 from lyra.engine.prior.training.checkpoint import SHARD, load_checkpoint, save_checkpoint
 from lyra.engine.prior.training.denoising import as_batch, draw_batch, regression_loss
 from lyra.engine.prior.training.distillation import consistency_loss, ode_loss
@@ -23,7 +24,7 @@ from lyra.engine.prior.training.losses import pseudo_huber, velocity_loss
 from lyra.engine.prior.training.optimiser import follow, make_optimiser, rate_at, round_moments
 from lyra.engine.prior.training.options import PriorOptions, Schedule, read_options
 from lyra.engine.prior.training.sources import Prepared, make_source
-from lyra.engine.prior.training.splatting import Frames, decode, decoder_loss, normal_error
+from lyra.engine.prior.training.splatting import Frames, decoder_loss, normal_error
 from lyra.engine.prior.worlds.scenes import WorldOptions
 from lyra.engine.prior.worlds.source import WorldSource
 from lyra.kernels.frames import Rendering
