@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -45,11 +46,11 @@ def model_depth(path: Path, rgb: Tensor) -> Tensor:
     given = given.half() if inputs[0].type == "tensor(float16)" else given
     try:
         found = session.run([session.get_outputs()[0].name], {inputs[0].name: given.numpy()})[0]
-        told = torch.from_numpy(found).float().squeeze()
+        told = torch.as_tensor(np.asarray(found, np.float32)).squeeze()
     except Exception as error:
         raise InputError(f"{file}: does not run ({cause(error)}): export it for pictures of one size") from None
     if told.dim() != 2 or min(told.shape) < 2 or not bool(told.isfinite().all()):
-        raise InputError(f"{file}: gives {list(found.shape)}: give a model of one map of finite depth, [1, 1, h, w]")
+        raise InputError(f"{file}: gives {list(told.shape)}: give a model of one map of finite depth, [1, 1, h, w]")
     return told
 
 

@@ -9,11 +9,12 @@ from torch import Tensor
 from ....kernels.options import Options
 from ...renderer import render
 from ...scene.camera import Camera
-from ...scene.gaussians import Gaussians
+from ...scene.gaussians import Gaussians, base_colors, merge
 
 BEHIND = 1.08  # times the depth of a picture, from which on a splat is hidden there
 LEAST_Z = 1e-3
 LEAST_OPACITY = 0.1
+BLACK = 0.06  # brightest channel of a splat that shows nothing
 WIDEST = 4.0  # standard deviation of a splat that is kept, low-resolution pixels
 
 
@@ -49,27 +50,31 @@ def hidden(splats: Gaussians, shown: Shown) -> Tensor:
     return ~ahead | beside | (z > BEHIND * shown.depth[row, column])
 
 
-def kept(splats: Gaussians, views: Sequence[Shown], footprint: float) -> Gaussians:
+def kept(splats: Gaussians, views: Sequence[Shown], footprint: float, cutout: bool) -> Gaussians:
     """The splats of which no view says anything, and that are neither thin air nor smeared wide.
 
     Args:
         footprint: of a pixel of the prior at depth 1.
+        cutout: whether the views show an object on nothing, which the prior sees as black.
     """
     z = splats.means.norm(dim=1)
     wanted = (splats.opacities >= LEAST_OPACITY) & (splats.scales.amax(dim=1) <= WIDEST * footprint * z.clamp(min=0.1))
+    if cutout:
+        wanted &= base_colors(splats).amax(dim=1) >= BLACK
     for shown in views:
         wanted &= hidden(splats, shown)
     return splats.select(wanted)
 
 
-def most_seen(splats: Gaussians, cameras: Sequence[Camera], count: int) -> Gaussians:
-    """At most so many: those with the largest weights in renderings from the cameras, in their order."""
+def most_seen(before: Gaussians, splats: Gaussians, cameras: Sequence[Camera], count: int) -> Gaussians:
+    """At most so many: those with the largest weights in renderings together with `before`, in their order."""
     if len(splats) <= count:
         return splats
-    total = torch.zeros(len(splats))
+    together = merge([before, splats])
+    total = torch.zeros(len(together))
     for camera in cameras:
-        found = render(splats, camera, options=Options(contribution=True, depth=False)).contribution
+        found = render(together, camera, options=Options(contribution=True, depth=False)).contribution
         assert found is not None
         total += found
-    chosen = total.sort(descending=True, stable=True).indices[:count]
+    chosen = total[len(before) :].sort(descending=True, stable=True).indices[:count]
     return splats.select(chosen.sort().values)

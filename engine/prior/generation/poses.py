@@ -23,7 +23,7 @@ def estimated(path: Path, count: int, longest: int) -> tuple[Tensor, list[Camera
         InputError: pycolmap is absent, the video cannot be read, or cameras are found for fewer than two frames.
     """
     try:
-        import pycolmap
+        import pycolmap  # pyright: ignore[reportMissingImports]
     except ImportError:
         cure = "pip install 'lyra-gs[poses]', give --cameras FILE, or --still for its first frame alone"
         raise InputError(f"{path}: cameras of a video are found by pycolmap, which is absent: {cure}") from None

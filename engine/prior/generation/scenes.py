@@ -26,7 +26,8 @@ from .views import Imagined, imagine, low_clips, low_size, source_inverse
 
 Preset = Literal["dense", "compact"]
 FINEST = 8  # pixels that are looked at, for each splat
-COMPACT = 2500  # splats
+COMPACT, COMPACT_PICTURES = 2500, 1800  # splats in all, and of the pictures
+CUTOUT = 0.95  # mean alpha of a picture, below which it shows an object on nothing
 SOLID = 0.5  # alpha of a pixel that hides what is behind it
 A_PATH = 4  # views along a named path
 MOST_TARGETS = 24  # views along a given path
@@ -42,7 +43,7 @@ class GenerationOptions:
     splats: int = 200_000
     """Splats of the pictures, at most."""
     preset: Preset = "dense"
-    """compact: 2,500 splats in all, chosen by what they add to renderings."""
+    """compact: 2,500 splats in all at most; of the prior's, those that add the most to renderings."""
     seed: int = 0
     scale: float | None = None
     """Median depth of a picture without a known camera, in units of the scene."""
@@ -103,7 +104,8 @@ def generate(
         raise InputError("--scale is for a picture without a known camera, here cameras tell the unit: leave it out")
     if options.scale is not None and depth is not None and depth.meaning == "z":
         raise InputError("--scale and --depth both tell the unit: use --depth-scale for that of the depth")
-    views = [scaled(view, FINEST * options.splats) for view in sources.views]
+    limit = options.splats if options.preset == "dense" else min(options.splats, COMPACT_PICTURES)
+    views = [scaled(view, FINEST * limit) for view in sources.views]
     unit = _unit(views, sources.posed, options, depth)
     size = low_size(views[0].camera.width, views[0].camera.height, prior, prior.student.core.options.patch)
     known = low_clips(views, size, unit)
@@ -118,9 +120,10 @@ def generate(
         options.steps,
         torch.Generator().manual_seed(options.seed),
     )
-    splats = _assembled(views, known, groups, depth, options, unit)
+    pictures, fill = _assembled(views, known, groups, depth, limit, unit)
     if options.preset == "compact":
-        splats = most_seen(splats, _low_cameras(known, groups), COMPACT)
+        fill = most_seen(pictures, fill, _low_cameras(known, groups), COMPACT - len(pictures))
+    splats = merge([pictures, fill])
     to_world = torch.linalg.inv(first)
     to_world[:3, :3] *= unit
     to_world[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
@@ -177,35 +180,33 @@ def _assembled(
     known: Clips,
     groups: Sequence[Imagined],
     depth: KnownDepth | None,
-    options: GenerationOptions,
+    left: int,
     unit: float,
-) -> Gaussians:
-    """Splats of each picture where those before it show nothing, then the prior's where no picture does.
+) -> tuple[Gaussians, Gaussians]:
+    """Splats of each picture where those before it show nothing; and the prior's where no picture does.
 
-    In normalised units.
+    In normalised units; `left` is how many splats the pictures may take.
     """
     shown: list[Shown] = []
-    parts: list[Gaussians] = []
-    left = options.splats
+    pictures: list[Gaussians] = []
+    fill: list[Gaussians] = []
     for i, view in enumerate(views):
         z = _full_depth(view, known, groups, i, depth if i == 0 else None, unit)
         camera = replace(view.camera, world_to_camera=known.world_to_camera[0, i].double())
-        if options.preset == "dense":
-            share = left // (len(views) - i)
-            splats = transform(picture_splats(view, z, share), torch.linalg.inv(camera.world_to_camera))
-        else:
-            splats = groups[0].splats[i]
+        share = left // (len(views) - i)
+        splats = transform(picture_splats(view, z, share), torch.linalg.inv(camera.world_to_camera))
         for before in shown:
             splats = splats.select(hidden(splats, before))
         left -= len(splats)
-        parts.append(splats)
+        pictures.append(splats)
         shown.append(Shown(camera, torch.where(view.alpha >= SOLID, z, torch.inf)))
     footprint = 1 / float(known.K[0, 0, 0, 0])
+    cutout = float(views[0].alpha.mean()) < CUTOUT
     for group in groups:
-        parts += [kept(splats, shown, footprint) for splats in group.splats[group.known :]]
+        fill += [kept(splats, shown, footprint, cutout) for splats in group.splats[group.known :]]
         cameras = _low_cameras(known, [group])[len(views) :]
         shown += [Shown(camera, z) for camera, z in zip(cameras, group.depths[group.known :], strict=True)]
-    return merge([part for part in parts if len(part)])
+    return merge(pictures), merge(fill)
 
 
 def _full_depth(
