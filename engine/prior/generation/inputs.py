@@ -17,8 +17,8 @@ from ..data.resampling import area, lens_of
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
 FOV = 50.0  # degrees, of pictures that tell none
 MOST_VIEWS = 4
+SOLID = 0.5  # alpha of a pixel that hides what is behind it
 LONGEST = 1920  # pixels, of frames of a video
-POSED_FRAMES = 24  # of a video, from which poses are estimated
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +53,13 @@ def read_sources(
     Raises:
         InputError: nothing readable there, an option does not go with it, or it is out of range.
     """
+    sources = _read(path, views, fov, cameras, still)
+    if not any(bool((view.alpha >= SOLID).any()) for view in sources.views):
+        raise InputError(f"{path}: shows nothing, all of it is clear: give a picture with something solid")
+    return sources
+
+
+def _read(path: Path, views: int, fov: float | None, cameras: Path | None, still: bool) -> Sources:
     if not 1 <= views <= MOST_VIEWS:
         raise InputError(f"--views {views} is out of range: give 1 to {MOST_VIEWS}")
     if fov is not None and not 1 <= fov <= 170:
@@ -137,7 +144,7 @@ def _frames(path: Path, listed: Path | None, count: int) -> Sources:
     if listed is None:
         from .poses import estimated
 
-        return _from_capture_of_video(path, *estimated(path, POSED_FRAMES, LONGEST), count)
+        return _chosen(path, *estimated(path, LONGEST), count)
     from ..data.video import read_video
 
     cameras = load_cameras(listed)
@@ -148,10 +155,10 @@ def _frames(path: Path, listed: Path | None, count: int) -> Sources:
             told = f"are {camera.width}x{camera.height} pixels, its frames {width}x{height}"
             raise InputError(f"{path}: the cameras of {listed} {told}: give one shape")
     fitting = [_fitted(camera, width, height) for camera in cameras]
-    return _from_capture_of_video(path, rgb, fitting, count, (listed,))
+    return _chosen(path, rgb, fitting, count, (listed,))
 
 
-def _from_capture_of_video(
+def _chosen(
     path: Path, rgb: Tensor, cameras: Sequence[Camera], count: int, files: tuple[Path, ...] = ()
 ) -> Sources:
     alpha = torch.ones(rgb.shape[1:3])

@@ -21,6 +21,7 @@ from .inputs import View
 WIDTHS = (0.5, 0.65, 0.65, 0.65)
 SHARPENED = 3  # times that what discs blur is given back to their colours
 OPACITY = 0.98
+OVERLAP = 3.0  # discs that lie on each other at a place
 THIN = 0.02  # of a disc's shorter side, its thickness
 JUMP = 0.06  # relative step of depth between pixels that is an edge of something, not a slope
 STEEPEST = 4.0  # times that a slope stretches a disc at most
@@ -143,7 +144,7 @@ def _discs(planes: Tensor, alpha: Tensor, K: Tensor, level: int, place: Tensor) 
         means=ray * z[:, None],
         quats=_quats(torch.stack((x, y, torch.linalg.cross(x, y)), -1)),
         scales=lengths * WIDTHS[level],
-        opacities=OPACITY * alpha[place].clamp(max=1),
+        opacities=OPACITY * (1 - (1 - alpha[place].clamp(max=1)) ** (1 / OVERLAP)),
         sh=((planes[:3, place].T - 0.5) / SH_C0)[:, None],
     )
 

@@ -13,21 +13,22 @@ from ...scene.camera import Camera
 from ..data.folders import read_capture
 from ..data.video import read_video
 
+FRAMES = 24  # of a video, that are matched
 LEAST_POSED = 2
 
 
-def estimated(path: Path, count: int, longest: int) -> tuple[Tensor, list[Camera]]:
+def estimated(path: Path, longest: int) -> tuple[Tensor, list[Camera]]:
     """Evenly spread frames [n, h, w, 3] whose cameras were found, and these cameras, of unknown scale.
 
     Raises:
-        InputError: pycolmap is absent, the video cannot be read, or cameras are found for fewer than two frames.
+        InputError: the video cannot be read, pycolmap is absent, or cameras are found for fewer than two frames.
     """
+    rgb, _ = read_video(path, FRAMES, longest=longest)
     try:
         import pycolmap  # pyright: ignore[reportMissingImports]
     except ImportError:
         cure = "pip install 'lyra-gs[poses]', give --cameras FILE, or --still for its first frame alone"
         raise InputError(f"{path}: cameras of a video are found by pycolmap, which is absent: {cure}") from None
-    rgb, _ = read_video(path, count, longest=longest)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         images, sparse = folder / "images", folder / "sparse"

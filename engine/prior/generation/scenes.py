@@ -18,7 +18,7 @@ from ..weights import Prior
 from .depth import LEAST, aligned, completed, fitted, guided
 from .depth_models import Kind
 from .fill import Shown, hidden, kept, most_seen
-from .inputs import Sources, View, lens, scaled
+from .inputs import SOLID, Sources, View, lens, scaled
 from .paths import path_poses
 from .picture_splats import picture_splats
 from .units import joined_poses, swept_depth
@@ -28,7 +28,6 @@ Preset = Literal["dense", "compact"]
 FINEST = 8  # pixels that are looked at, for each splat
 COMPACT, COMPACT_PICTURES = 2500, 1800  # splats in all, and of the pictures
 CUTOUT = 0.95  # mean alpha of a picture, below which it shows an object on nothing
-SOLID = 0.5  # alpha of a pixel that hides what is behind it
 A_PATH = 4  # views along a named path
 MOST_TARGETS = 24  # views along a given path
 SWEPT = 96  # pixels of the longer side in which the unit of posed views is found

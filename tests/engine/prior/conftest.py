@@ -1,12 +1,15 @@
 """A scene that is known everywhere: a unit sphere whose colour tells the place, seen on nothing."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from lyra.engine.prior.clips import Clips
+from lyra.engine.prior.models import Denoiser, GaussianDecoder
+from lyra.engine.prior.training.stages import save_network
 from lyra.engine.scene.camera import Camera
 
 
@@ -63,3 +66,47 @@ def shows_sphere() -> Callable[..., None]:
             assert bool(((clips.alpha[scene] > 0) | (clips.depth[scene] == 0)).all())
 
     return check
+
+
+@pytest.fixture(scope="session")
+def stage() -> Callable[[Camera], tuple[Tensor, Tensor]]:
+    """Paints a textured slanted wall with a textured board before it: rgb [h, w, 3] and z [h, w] of a camera.
+
+    Each pixel is the mean of 2 x 2 rays, z that of its middle.
+    """
+
+    def texture(x: Tensor, y: Tensor, phase: float) -> Tensor:
+        waves = [torch.sin(f * x + g * y + phase + i) for i, (f, g) in enumerate(((9, 4), (-6, 11), (15, 7)))]
+        return 0.5 + 0.25 * torch.stack(waves, -1) + 0.2 * (torch.sin(23 * x) * torch.sin(21 * y))[..., None]
+
+    def paint(camera: Camera) -> tuple[Tensor, Tensor]:
+        def look(dx: float, dy: float) -> tuple[Tensor, Tensor]:
+            y, x = torch.meshgrid(torch.arange(camera.height) + dy, torch.arange(camera.width) + dx, indexing="ij")
+            ray = torch.stack(((x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, torch.ones_like(x)), -1)
+            turn = camera.world_to_camera[:3, :3]
+            ray, eye = ray.double() @ turn, camera.position
+            wall = (1.2 + 0.2 * eye[0] - eye[2]) / (ray[..., 2] - 0.2 * ray[..., 0])  # z = 1.2 + 0.2 x
+            board = (0.8 - eye[2]) / ray[..., 2]
+            there = eye + ray * board[..., None]
+            within = ((there[..., 0] - 0.05).abs() < 0.15) & (there[..., 1].abs() < 0.12)
+            behind = eye + ray * wall[..., None]
+            back, front = texture(behind[..., 0], behind[..., 1], 0.0), texture(there[..., 1], there[..., 0], 2.0)
+            return torch.where(within[..., None], front, back), torch.where(within, board, wall)
+
+        rays = [look(dx, dy)[0] for dx in (0.25, 0.75) for dy in (0.25, 0.75)]
+        return torch.stack(rays).mean(dim=0).clamp(0, 1).float(), look(0.5, 0.5)[1].float()
+
+    return paint
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small prior of random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("untrained")
+    sizes = {"width": 64, "depth": 2, "planes": 8}
+    for name, model in (("student", Denoiser(**sizes)), ("decoder", GaussianDecoder(**sizes))):
+        torch.nn.init.normal_(model.core.head.weight, std=0.1)  # which begin at 0, and depth even
+        save_network(model, folder / name)
+    (folder / "prior.json").write_text('{"name": "untrained", "size": [16, 16]}')
+    return folder
