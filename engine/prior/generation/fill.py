@@ -15,7 +15,8 @@ BEHIND = 1.08  # times the depth of a picture, from which on a splat is hidden t
 LEAST_Z = 1e-3
 LEAST_OPACITY = 0.1
 BLACK = 0.06  # brightest channel of a splat that shows nothing
-WIDEST = 4.0  # standard deviation of a splat that is kept, low-resolution pixels
+WIDEST = 2.0  # standard deviation of a splat that is kept, low-resolution pixels
+REACH = 1.5  # standard deviations of a splat that a view must not see
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,25 +30,21 @@ class Shown:
 def hidden(splats: Gaussians, shown: Shown) -> Tensor:
     """[n] bool: whether a view says nothing of a splat, since it lies beside the picture or behind what it shows.
 
-    Beside it lies what reaches into the picture with less than one standard deviation.
+    Its middle is looked at, and the ends of its longest axis to all four sides.
     """
     camera = shown.camera
     pose = camera.world_to_camera.float()
     local = splats.means @ pose[:3, :3].T + pose[:3, 3]
-    z = local[:, 2]
-    ahead = z > LEAST_Z
-    safe = z.clamp(min=LEAST_Z)
-    x, y = camera.fx * local[:, 0] / safe + camera.cx, camera.fy * local[:, 1] / safe + camera.cy
-    extent = splats.scales.amax(dim=1) / safe
-    beside = (
-        (x < -camera.fx * extent)
-        | (y < -camera.fy * extent)
-        | (x > camera.width + camera.fx * extent)
-        | (y > camera.height + camera.fy * extent)
-    )
-    row = y.long().clamp(0, camera.height - 1)
-    column = x.long().clamp(0, camera.width - 1)
-    return ~ahead | beside | (z > BEHIND * shown.depth[row, column])
+    z = local[:, 2].clamp(min=LEAST_Z)
+    reach = REACH * splats.scales.amax(dim=1)
+    unseen = torch.ones(len(splats), dtype=torch.bool)
+    for right, down in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
+        x = camera.fx * (local[:, 0] + right * reach) / z + camera.cx
+        y = camera.fy * (local[:, 1] + down * reach) / z + camera.cy
+        beside = (x < 0) | (y < 0) | (x >= camera.width) | (y >= camera.height)
+        row, column = y.long().clamp(0, camera.height - 1), x.long().clamp(0, camera.width - 1)
+        unseen &= beside | (z > BEHIND * shown.depth[row, column])
+    return unseen | (local[:, 2] <= LEAST_Z)
 
 
 def kept(splats: Gaussians, views: Sequence[Shown], footprint: float, cutout: bool) -> Gaussians:

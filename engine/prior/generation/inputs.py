@@ -158,9 +158,7 @@ def _frames(path: Path, listed: Path | None, count: int) -> Sources:
     return _chosen(path, rgb, fitting, count, (listed,))
 
 
-def _chosen(
-    path: Path, rgb: Tensor, cameras: Sequence[Camera], count: int, files: tuple[Path, ...] = ()
-) -> Sources:
+def _chosen(path: Path, rgb: Tensor, cameras: Sequence[Camera], count: int, files: tuple[Path, ...] = ()) -> Sources:
     alpha = torch.ones(rgb.shape[1:3])
     views = tuple(View(rgb[i], alpha, cameras[i]) for i in spread(cameras, count))
     return Sources(views, True, (path, *files))

@@ -1,6 +1,7 @@
 """From known views to a scene: their own splats in their own pixels, and the prior's where they show nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,6 +31,7 @@ COMPACT, COMPACT_PICTURES = 2500, 1800  # splats in all, and of the pictures
 CUTOUT = 0.95  # mean alpha of a picture, below which it shows an object on nothing
 A_PATH = 4  # views along a named path
 MOST_TARGETS = 24  # views along a given path
+THREADS = 2  # of torch, on any machine
 SWEPT = 96  # pixels of the longer side in which the unit of posed views is found
 
 
@@ -79,6 +81,18 @@ class Made:
     path: tuple[Camera, ...]  # from which the prior made views
 
 
+@contextmanager
+def _same_threads() -> Iterator[None]:
+    """torch on THREADS cores: sums depend on their number, and renderings in between change it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_same_threads()
 def generate(
     sources: Sources,
     prior: Prior,
