@@ -99,7 +99,7 @@ class DenoiserNetwork(nn.Module):
         shown = noisy * (1 - is_known)
         flags = is_known.expand_as(shown[:, :, :1])
         inputs = torch.cat((shown, clean, flags, rays, colors.flatten(2, 3), evidence.flatten(2, 3)), 2)
-        out = self.core(inputs, torch.stack((levels, times), -1))
+        out = self.core(inputs, torch.stack((levels, times), -1)).to(clean.dtype)  # autocast gives bfloat16
         count = self.planes.count
         hidden = (evidence[:, :, :, 0] > 0).to(out.dtype) * HIDDEN - HIDDEN
         logits = torch.cat((out[:, :, :count] + hidden, out[:, :, count : count + 1]), 2)

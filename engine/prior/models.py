@@ -31,8 +31,8 @@ class _Model(ModelMixin, ConfigMixin):
         chosen = AttentionBackendName(backend)
 
         def dispatched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            rows = (x.transpose(1, 2) for x in (q, k, v))  # diffusers has heads after tokens
-            return dispatch_attention_fn(*rows, backend=chosen).transpose(1, 2)
+            q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # diffusers has heads after tokens
+            return dispatch_attention_fn(q, k, v, backend=chosen).transpose(1, 2)
 
         if backend != "native":
             weight = next(self.parameters())

@@ -43,7 +43,9 @@ class Ground:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        return self.process.device
+        device = self.process.device
+        assert device is not None
+        return device
 
     def share(self, schedule: Schedule) -> int:
         """Scenes a step of this process."""

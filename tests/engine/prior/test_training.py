@@ -13,7 +13,8 @@ from torch import nn
 from lyra.engine.cli import main
 from lyra.engine.errors import InputError
 from lyra.engine.prior.clips import Clips, normalised
-from lyra.engine.prior.denoiser import denoise
+from lyra.engine.prior.decoder import DecoderNetwork
+from lyra.engine.prior.denoiser import DenoiserNetwork, denoise
 from lyra.engine.prior.training.checkpoint import SHARD, load_checkpoint, save_checkpoint
 from lyra.engine.prior.training.denoising import as_batch, draw_batch, regression_loss
 from lyra.engine.prior.training.distillation import consistency_loss, ode_loss
@@ -326,10 +327,17 @@ def test_configurations_that_cannot_be_are_refused(text: str, said: str, tmp_pat
     assert "\n" not in str(caught.value) and str(caught.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs/prior").glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_configurations_can_be_read(path: Path) -> None:
-    options = read_options(path)
-    assert isinstance(options, PriorOptions) and options.name == f"lyra-{path.stem}"
+@pytest.mark.parametrize(("name", "most"), [("tiny", 1_500_000), ("small", 8_000_000)])
+def test_shipped_configurations_keep_to_their_sizes(name: str, most: int) -> None:
+    """Student and decoder fit 16 MB in half precision; a checkpoint of the larger fits 56 MiB, at 12 bytes a weight."""
+    options = read_options(ROOT / f"configs/prior/{name}.yaml")
+    assert isinstance(options, PriorOptions) and options.name == f"lyra-{name}"
+    parts = (
+        DenoiserNetwork(options.network, options.planes),
+        DecoderNetwork(options.decoder.network, options.planes),
+    )
+    counts = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+    assert sum(counts) <= most and 12 * max(counts) < 55 << 20
 
 
 def test_metrics_of_steps_that_are_done_again_go(tmp_path: Path) -> None:
