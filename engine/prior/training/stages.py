@@ -29,6 +29,7 @@ from .splatting import Frames, decoder_loss, draw_frames, draw_moving
 
 TRAINED = ("teacher", "regression", "decoder")
 DISTILLED = ("ode", "consistency")
+ALL = ("teacher", *DISTILLED, "decoder", "regression")
 PRIOR = "prior"  # the folder of finished networks
 
 
