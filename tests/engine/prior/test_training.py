@@ -15,6 +15,7 @@ from lyra.engine.errors import InputError
 from lyra.engine.prior.clips import Clips, normalised
 from lyra.engine.prior.decoder import DecoderNetwork
 from lyra.engine.prior.denoiser import DenoiserNetwork, denoise
+from lyra.engine.prior.training import sheets
 from lyra.engine.prior.training.checkpoint import SHARD, load_checkpoint, save_checkpoint
 from lyra.engine.prior.training.denoising import as_batch, draw_batch, regression_loss
 from lyra.engine.prior.training.distillation import consistency_loss, ode_loss
@@ -289,7 +290,10 @@ def test_normals_of_a_plane_agree_with_its_depth() -> None:
         assert float(normal_error(drawn, clips, ones > 0)) == pytest.approx(error, abs=1e-4)
 
 
-def test_all_stages_from_the_command_line(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_stages_from_the_command_line(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheets, "SCENES", 2)
     out = tmp_path / "run"
     common = ["--config", str(toy), "--out", str(out), "--report-every", "2"]
     assert main(["prior", "train", "decoder", *common]) == 2
