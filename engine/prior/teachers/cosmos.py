@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...files import cause
-from .family import Family, TeacherOptions, encoded, open_pipeline
+from .family import Family, TeacherOptions, encoded, open_pipeline, skipped
 
 GUIDANCE = 7.0
 
@@ -31,7 +31,7 @@ def open_folder(folder: Path, options: TeacherOptions) -> Any:
         cure = "install cosmos_guardrail with its weights, or give TeacherOptions(safety_checker=...)"
         raise InputError(f"{folder}: the licence of Cosmos asks for a guardrail: {cure}")
     components = {} if given is None else {"safety_checker": given}
-    pipeline = open_pipeline(folder, "Cosmos2VideoToWorldPipeline", options, **components)
+    pipeline = open_pipeline(folder, "Cosmos2VideoToWorldPipeline", options, ("vae",), **components)
     if pipeline.transformer.config.concat_padding_mask and importlib.util.find_spec("torchvision") is None:
         raise InputError(f"{folder}: Cosmos needs torchvision, install the one of your torch {torch.__version__}")
     return pipeline
@@ -46,21 +46,23 @@ def generate(pipeline: Any, clip: Tensor, options: TeacherOptions, generator: to
     scheduler, device = pipeline.scheduler, pipeline._execution_device
     statistics = (torch.tensor(pipeline.vae.config[name]) for name in ("latents_mean", "latents_std"))
     clean = encoded(pipeline, clip, *statistics) * scheduler.config.sigma_data
-    whole, skipped = scheduler.set_timesteps, options.steps - options.run
+    whole = scheduler.set_timesteps
+    whole(sigmas=torch.linspace(0, 1, options.steps, dtype=torch.float64), device=device)  # as the pipeline does
+    start = skipped(scheduler.sigmas[:-1] / (1 + scheduler.sigmas[:-1]), options.strength)
+    sigma = float(scheduler.sigmas[start])
 
     @functools.wraps(whole)
     def late(*arguments: Any, **named: Any) -> None:
+        """The pipeline would begin at pure noise: its schedule begins where the noised clip belongs."""
         whole(*arguments, **named)
-        scheduler.timesteps, scheduler.sigmas = scheduler.timesteps[skipped:], scheduler.sigmas[skipped:]
+        scheduler.timesteps, scheduler.sigmas = scheduler.timesteps[start:], scheduler.sigmas[start:]
 
-    # The pipeline always starts at pure noise: here its schedule begins where the noised clip belongs.
-    late(sigmas=torch.linspace(0, 1, options.steps, dtype=torch.float64), device=device)
     noise = torch.randn(clean.shape, generator=generator).to(clean)
     scheduler.set_timesteps = late
     try:
         return pipeline(
             video=clip[None, :1],
-            latents=(clean + float(scheduler.sigmas[0]) * noise) / scheduler.config.sigma_max,
+            latents=(clean + sigma * noise) / scheduler.config.sigma_max,
             prompt=options.prompt,
             negative_prompt=options.negative_prompt or None,  # None: that of its makers
             height=clip.shape[-2],

@@ -29,10 +29,11 @@ class TeacherOptions:
     """What the scene is, in words; real models do much better with some."""
     negative_prompt: str = ""
     """What it is not; only with guidance above 1."""
-    strength: float = 0.7
-    """How much of the noise schedule the warped frames are sent back: near 0 they stay, at 1 they are forgotten."""
+    strength: float = 0.85
+    """The share of noise to which warped frames are brought before the model cleans them: near 0 they stay as they
+    are, at 1 nothing is left of them. A share s is s noise and 1 - s picture, in the latents of any family."""
     steps: int = 35
-    """Of the whole schedule; about strength times as many are run."""
+    """Of the whole schedule; those above `strength` are left out."""
     guidance: float | None = None
     """Weight of the prompt (classifier-free guidance); 1 for none, which halves the time. None: the family's own."""
     working: tuple[int, int] | None = None
@@ -41,8 +42,7 @@ class TeacherOptions:
     composite: bool = True
     """Whether pixels that the warp knows replace those of the model."""
     device: str = "auto"
-    """Where the model runs: cuda, cpu, or auto, cuda where there is one. bfloat16 on cuda, float32 elsewhere; the
-    autoencoder always in float32."""
+    """Where the model runs: cuda, cpu, or auto, cuda where there is one. In bfloat16 on cuda, in float32 elsewhere."""
     offload: bool = False
     """Whether parts of the model wait in main memory for their turn; for cuda, slower."""
     safety_checker: Any = None
@@ -53,23 +53,20 @@ class TeacherOptions:
             raise InputError(f"strength is {self.strength}, expected above 0, to 1")
         if self.steps < 2:
             raise InputError(f"steps is {self.steps}, expected 2 or more")
-        if self.run < 1:
-            cure = f"give {-int(-1 // self.strength)} steps, or more strength"
-            raise InputError(f"strength {self.strength} of {self.steps} steps runs none: {cure}")
         if self.guidance is not None and self.guidance < 1:
             raise InputError(f"guidance is {self.guidance}, expected 1 or more")
         if self.working is not None and min(self.working) < 1:
             raise InputError(f"working is {self.working}, expected a width and a height in pixels")
 
     @property
-    def run(self) -> int:
-        """Steps that are run."""
-        return int(self.steps * self.strength)
-
-    @property
     def place(self) -> str:
         """The device by name."""
         return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+
+    @property
+    def kind(self) -> torch.dtype:
+        """The float type of the model."""
+        return torch.bfloat16 if self.place.startswith("cuda") else torch.float32
 
 
 Generate = Callable[[Any, Tensor, TeacherOptions, torch.Generator], Tensor]
@@ -88,33 +85,42 @@ class Family:
     checked: Callable[[Any, Tensor], Tensor] = lambda pipeline, clip: clip  # the last word on what is given out
 
 
-def open_pipeline(folder: Path, name: str, options: TeacherOptions, **components: Any) -> Any:
+def open_pipeline(folder: Path, name: str, options: TeacherOptions, wide: tuple[str, ...], **components: Any) -> Any:
     """A pipeline of diffusers from a local folder, ready on its device; nothing is fetched, no pickle is opened.
+
+    Args:
+        folder: as diffusers saves it.
+        name: of the pipeline's class.
+        options: device and offloading.
+        wide: components that stay in float32.
+        components: given in place of those of the folder.
 
     Raises:
         InputError: a package is missing, or a part of the model is damaged or does not fit.
     """
     try:
+        import accelerate  # noqa: F401  (diffusers loads in lower precision and offloads with it)
         import diffusers
         import transformers  # noqa: F401  (diffusers puts a dummy in place of pipelines that lack it)
     except ImportError as error:
         raise InputError(f"{folder}: a video model needs {error.name}, install it: {EXTRA}") from None
-    kind = torch.bfloat16 if options.place.startswith("cuda") else torch.float32
+    if options.place.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device is {options.device}, but torch finds no GPU: give cpu, or install torch for CUDA")
     try:
         pipeline = getattr(diffusers, name).from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
-            dtype={"default": kind, "vae": torch.float32},
+            dtype={"default": options.kind} | dict.fromkeys(wide, torch.float32),
             **components,
         )
+        if options.offload:
+            pipeline.enable_model_cpu_offload(device=options.place)
+        else:
+            pipeline.to(options.place)
     except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder}: cannot be loaded ({cause(error)}), fetch it again whole") from error
+        raise InputError(f"{folder}: cannot be loaded ({cause(error)}): fetch what is missing") from error
     pipeline.set_progress_bar_config(disable=True)
-    if options.offload:
-        pipeline.enable_model_cpu_offload(device=options.place)
-    else:
-        pipeline.to(options.place)
     return pipeline
 
 
@@ -126,3 +132,13 @@ def encoded(pipeline: Any, clip: Tensor, mean: Tensor, deviation: Tensor) -> Ten
         latents = vae.encode(video).latent_dist.mode().float()
     mean, deviation = (values.view(1, -1, 1, 1, 1).to(latents) for values in (mean, deviation))
     return (latents - mean) / deviation
+
+
+def skipped(shares: Tensor, strength: float) -> int:
+    """How many steps of a schedule, given by its falling shares of noise [steps], are left out; never the last."""
+    return min(int((shares > strength + 1e-6).sum()), len(shares) - 1)
+
+
+def part(options: TeacherOptions, shares: Tensor) -> float:
+    """The part of a schedule that is run, as pipelines take it, that round it down to whole steps."""
+    return min(1.0, (options.steps - skipped(shares, options.strength) + 0.5) / options.steps)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .family import Family, TeacherOptions, encoded, open_pipeline
+from .family import Family, TeacherOptions, encoded, open_pipeline, part
 
 GUIDANCE = 3.0
 DECODING = {"decode_timestep": 0.05, "decode_noise_scale": 0.025}  # as its makers run it; some autoencoders denoise too
@@ -18,17 +18,17 @@ def open_folder(folder: Path, options: TeacherOptions) -> Any:
     Raises:
         InputError: as `open_pipeline`.
     """
-    return open_pipeline(folder, "LTXConditionPipeline", options)
+    return open_pipeline(folder, "LTXConditionPipeline", options, ())
 
 
 def generate(pipeline: Any, clip: Tensor, options: TeacherOptions, generator: torch.Generator) -> Tensor:
     """A clip like `clip` [f, 3, h, w]."""
-    from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition
+    from diffusers.pipelines.ltx.pipeline_ltx_condition import LTXVideoCondition, linear_quadratic_schedule
 
     return pipeline(
         conditions=LTXVideoCondition(image=clip[:1]),  # type: ignore[arg-type]  (a tensor is taken too)
         latents=encoded(pipeline, clip, pipeline.vae.latents_mean, pipeline.vae.latents_std),
-        denoise_strength=options.strength,
+        denoise_strength=part(options, linear_quadratic_schedule(options.steps)),
         image_cond_noise_scale=0.0,
         prompt=options.prompt,
         negative_prompt=options.negative_prompt,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lyra.engine.errors import InputError
 from lyra.engine.prior.clips import Clips
-from lyra.engine.prior.teachers.family import Family, TeacherOptions
+from lyra.engine.prior.teachers.family import Family, TeacherOptions, part, skipped
 from lyra.engine.prior.teachers.teacher import FAMILIES, VideoTeacher, load_teacher
 from lyra.engine.prior.teachers.warp import Targets, filled, warp
 
@@ -206,6 +206,26 @@ def test_strength(teachers: dict[str, VideoTeacher], name: str) -> None:
     assert distances[0] < 0.3 * distances[1]
 
 
+def test_bfloat16(folders: dict[str, Path], teachers: dict[str, VideoTeacher], monkeypatch) -> None:
+    """As on a GPU: LTX decodes in the type of its text encoder, the others in that of their autoencoder."""
+    monkeypatch.setattr(TeacherOptions, "kind", torch.bfloat16)
+    half = load_teacher(folders["ltx"], FEW)
+    assert half.pipeline.transformer.proj_out.weight.dtype == half.pipeline.vae.dtype == torch.bfloat16
+    frames = [t.frames(source(), path(), size=SIZE, generator=seeded(1)).rgb for t in (teachers["ltx"], half)]
+    assert 0 < float((frames[0] - frames[1]).abs().mean()) < 0.02
+
+
+def test_skipped_steps() -> None:
+    shares = torch.tensor([1.0, 0.9, 0.7, 0.4])
+    starts = [skipped(shares, strength) for strength in (1.0, 0.9, 0.8, 0.7, 0.5, 0.01)]
+    assert starts == [0, 1, 2, 2, 3, 3]
+    for steps in (2, 3, 7, 35, 50):
+        levels = torch.linspace(1, 1 / steps, steps)
+        for i in range(steps):
+            asked = TeacherOptions(steps=steps, strength=float(levels[i]))
+            assert int(steps * part(asked, levels)) == steps - i
+
+
 def test_clip_that_the_model_sees() -> None:
     seen: list[Tensor] = []
     views, targets = source(2), path(views=6)
@@ -314,10 +334,16 @@ def test_refused(folders: dict[str, Path], tmp_path: Path, damage: Callable[[Pat
     refused(folder, pattern)
 
 
-@pytest.mark.parametrize("package", ["diffusers", "transformers", "ftfy"])
+@pytest.mark.parametrize("package", ["accelerate", "diffusers", "transformers", "ftfy"])
 def test_missing_packages(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     refused(folders["wan"], f"needs {package}, install it: pip install 'lyra-gs")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="device is cuda:1, but torch finds no GPU"):
+        load_teacher(folders["wan"], replace(FEW, device="cuda:1"))
 
 
 @pytest.mark.parametrize(
@@ -325,7 +351,6 @@ def test_missing_packages(folders: dict[str, Path], monkeypatch: pytest.MonkeyPa
     [
         ({"strength": 0.0}, "strength is 0.0, expected above 0"),
         ({"strength": 1.5}, "strength is 1.5"),
-        ({"strength": 0.1, "steps": 5}, "runs none: give 10 steps"),
         ({"steps": 1}, "steps is 1"),
         ({"guidance": 0.5}, "guidance is 0.5"),
         ({"working": (0, 480)}, "working is"),
@@ -336,6 +361,22 @@ def test_options(values: dict, pattern: str) -> None:
         TeacherOptions(**values)
     with pytest.raises(InputError, match="5 clean views given"):
         echo().frames(source(5), path(), size=SIZE, generator=seeded(1))
+
+
+def test_documented(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/teachers.md, with a model of this file and fewer steps."""
+    page = (Path(__file__).parents[3] / "docs" / "teachers.md").read_text()
+    code = page.split("```python")[1].split("```")[0]
+    for there, here in (
+        ("models/Wan2.1-T2V-1.3B-Diffusers", str(folders["wan"])),
+        ("(832, 480)", "(32, 16)"),
+        ("steps=35", "steps=2, guidance=1.0"),
+    ):
+        assert there in code
+        code = code.replace(there, here)
+    names: dict = {}
+    exec(code, names)
+    assert names["made"].rgb.shape == (1, 8, 3, 120, 208)
 
 
 def test_families() -> None:
