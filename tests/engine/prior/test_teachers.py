@@ -72,7 +72,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=32, **names)
     text = t.T5EncoderModel(t.T5Config(vocab_size=4, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
     wan_vae = d.AutoencoderKLWan(
-        **{"base_dim": 3, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+        **{"base_dim": 3, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 0},
         **{"latents_mean": [0.0] * 4, "latents_std": [STD] * 4},
     )
     up = (True, True, True, False)
