@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 from lyra.engine.cli import main
 from lyra.engine.errors import InputError
+from lyra.engine.formats.registry import save
 from lyra.engine.prior.clips import Clips, normalised
 from lyra.engine.prior.decoder import DecoderNetwork
 from lyra.engine.prior.denoiser import DenoiserNetwork, denoise
@@ -28,6 +30,7 @@ from lyra.engine.prior.training.sources import Prepared, make_source
 from lyra.engine.prior.training.splatting import Frames, decode, decoder_loss, normal_error
 from lyra.engine.prior.worlds.scenes import WorldOptions
 from lyra.engine.prior.worlds.source import WorldSource
+from lyra.engine.scene.gaussians import Gaussians
 from lyra.kernels.frames import Rendering
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -193,6 +196,26 @@ def test_a_feed_gives_the_same_clips_wherever_a_run_begins(toy: Path) -> None:
     assert len(drawn) == 2 * BLOCK
     assert torch.equal(late(step, 2, 3, torch.Generator().manual_seed(step)).rgb, found[2].rgb)
     assert not torch.equal(found[0].rgb, found[1].rgb)
+
+
+def test_clips_come_from_all_that_a_configuration_names(toy: Path, tmp_path: Path) -> None:
+    """Worlds have depth everywhere, the splat on nothing has alpha 0 round it: each clip is known by its source."""
+    ball = Gaussians(
+        torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), 0.5), torch.ones(1), torch.ones(1, 1, 3)
+    )
+    (tmp_path / "scenes").mkdir()
+    save(ball, tmp_path / "scenes/ball.ply")
+    options = read_options(toy)
+    both = replace(options, data=replace(options.data, scenes=tmp_path / "scenes", scenes_weight=1.0))
+    drawn = Prepared(make_source(both, CPU), both, CPU).clips(12, 3, torch.Generator().manual_seed(0))
+    on_nothing = drawn.alpha.flatten(1).amin(dim=1) < 0.5
+    assert 0 < int(on_nothing.sum()) < 12
+    assert torch.allclose(drawn.world_to_camera[:, 0], torch.eye(4).expand(12, 4, 4), atol=1e-5)
+    alone = replace(both, data=replace(both.data, worlds=0.0))
+    drawn = Prepared(make_source(alone, CPU), alone, CPU).clips(3, 2, torch.Generator().manual_seed(0))
+    assert (drawn.alpha.flatten(1).amin(dim=1) < 0.5).all()
+    with pytest.raises(InputError, match="give finite ones from 0, at least one of them above"):
+        make_source(replace(options, data=replace(options.data, worlds=0.0)), CPU)
 
 
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_where_it_is_right(toy: Path) -> None:
