@@ -1,5 +1,6 @@
 """`lyra prior train | distill | evaluate`: the prior is made and measured."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ lyra prior train --help tells more."""
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions:
-    """Go on with training, or begin; Ctrl-C and --minutes leave a checkpoint from which the same command goes on."""
+    """Distil the student. --minutes and Ctrl-C leave a checkpoint from which the same command goes on."""
 
     config: Path
     """YAML file, such as those in configs/prior."""
@@ -39,7 +40,7 @@ class TrainOptions(StageOptions):
     """Train a network of the prior. --minutes and Ctrl-C leave a checkpoint from which the same command goes on."""
 
     stage: tyro.conf.Positional[str]
-    """teacher, regression or decoder."""
+    """teacher, regression or decoder; or all, which distils too: a whole prior from nothing."""
 
 
 def command(arguments: list[str]) -> None:
@@ -55,11 +56,11 @@ def command(arguments: list[str]) -> None:
 
 def _train(arguments: list[str]) -> None:
     given = parse(TrainOptions, arguments, "lyra prior train")
-    from ..prior.training.stages import TRAINED
+    from ..prior.training.stages import ALL, TRAINED
 
-    if given.stage not in TRAINED:
-        raise InputError(f"stage {given.stage!r} is unknown: give {', '.join(TRAINED)}")
-    _run([given.stage], given)
+    if given.stage not in (*TRAINED, "all"):
+        raise InputError(f"stage {given.stage!r} is unknown: give {', '.join(TRAINED)} or all")
+    _run(list(ALL) if given.stage == "all" else [given.stage], given)
 
 
 def _distill(arguments: list[str]) -> None:
@@ -70,8 +71,6 @@ def _distill(arguments: list[str]) -> None:
 
 
 def _run(stages: list[str], given: StageOptions) -> None:
-    import time
-
     from ..prior.training.loop import RunOptions
     from ..prior.training.options import read_options
     from ..prior.training.stages import run_stage

@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..files import cause, files_under, read_bytes
 from ..scene.gaussians import Gaussians, drop_invalid
 from ..scene.provenance import read_sidecar, sidecar_of, write_sidecar
-from . import compressed_ply, gltf, ksplat, lyra_store, ply, sog, splat, spz, streamed_sog
+from . import compressed_ply, gltf, ksplat, lyra1, lyra_store, ply, sog, splat, spz, streamed_sog
 from .format import PLAIN_READING, PLAIN_WRITING, About, Format, Reading, Writing
 
 FORMATS: tuple[Format, ...] = (  # the first that matches reads: by content, then by bare names
@@ -16,6 +16,7 @@ FORMATS: tuple[Format, ...] = (  # the first that matches reads: by content, the
     ply.FORMAT,
     gltf.FORMAT,
     streamed_sog.FORMAT,
+    lyra1.FORMAT,
     sog.FORMAT,
     spz.FORMAT,
     lyra_store.FORMAT,

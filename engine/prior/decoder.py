@@ -35,7 +35,7 @@ class DecoderNetwork(nn.Module):
             target_times: [b, v] the time of the scene that is wanted, the same in all views of a clip.
         """
         inputs = torch.cat((rgb, rays, colors.flatten(2, 3), evidence.flatten(2, 3)), 2)
-        return self.core(inputs, torch.stack((times, target_times), -1))
+        return self.core(inputs, torch.stack((times, target_times), -1)).to(rgb.dtype)  # autocast gives bfloat16
 
 
 def look(

@@ -75,7 +75,7 @@ class DenoiserNetwork(nn.Module):
     def __init__(self, options: NetworkOptions, planes: Planes) -> None:
         super().__init__()
         self.planes = planes
-        self.core = MultiViewTransformer(3 + 3 + 1 + 6 + 5 * planes.count, planes.count + 4, 2, options)
+        self.core = MultiViewTransformer(3 + 1 + 6 + 5 * planes.count, planes.count + 4, 2, options, noisy=3)
 
     def forward(
         self,
@@ -98,8 +98,8 @@ class DenoiserNetwork(nn.Module):
         is_known = known[..., None, None, None]
         shown = noisy * (1 - is_known)
         flags = is_known.expand_as(shown[:, :, :1])
-        inputs = torch.cat((shown, clean, flags, rays, colors.flatten(2, 3), evidence.flatten(2, 3)), 2)
-        out = self.core(inputs, torch.stack((levels, times), -1))
+        inputs = torch.cat((clean, flags, rays, colors.flatten(2, 3), evidence.flatten(2, 3)), 2)
+        out = self.core(inputs, torch.stack((levels, times), -1), shown).to(clean.dtype)  # autocast gives bfloat16
         count = self.planes.count
         hidden = (evidence[:, :, :, 0] > 0).to(out.dtype) * HIDDEN - HIDDEN
         logits = torch.cat((out[:, :, :count] + hidden, out[:, :, count : count + 1]), 2)

@@ -7,7 +7,7 @@ import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..files import cause
@@ -18,6 +18,22 @@ from .network import Attention, NetworkOptions, attend
 
 class _Model(ModelMixin, ConfigMixin):
     """What both have in common."""
+
+    kind: type[nn.Module]  # the plain network
+
+    @register_to_config
+    def __init__(
+        self,
+        width: int = 128,
+        depth: int = 4,
+        expansion: float = 2.0,
+        patch: int = 4,
+        stem: int = 32,
+        planes: int = 24,
+        near: float = 0.35,
+        far: float = 30.0,
+    ) -> None:
+        self.kind.__init__(self, NetworkOptions(width, depth, expansion, patch, stem), Planes(planes, near, far))
 
     def set_attention_backend(self, backend: str) -> None:
         """Attention by any back-end of diffusers: `native` (torch's own), `xformers`, `flash`, `sage` and others.
@@ -31,8 +47,8 @@ class _Model(ModelMixin, ConfigMixin):
         chosen = AttentionBackendName(backend)
 
         def dispatched(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            rows = (x.transpose(1, 2) for x in (q, k, v))  # diffusers has heads after tokens
-            return dispatch_attention_fn(*rows, backend=chosen).transpose(1, 2)
+            q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # diffusers has heads after tokens
+            return dispatch_attention_fn(q, k, v, backend=chosen).transpose(1, 2)
 
         if backend != "native":
             weight = next(self.parameters())
@@ -50,37 +66,13 @@ class _Model(ModelMixin, ConfigMixin):
 class Denoiser(_Model, DenoiserNetwork):
     """`DenoiserNetwork` as a diffusers model."""
 
-    @register_to_config
-    def __init__(
-        self,
-        width: int = 128,
-        depth: int = 4,
-        expansion: float = 2.0,
-        patch: int = 4,
-        stem: int = 32,
-        planes: int = 24,
-        near: float = 0.35,
-        far: float = 30.0,
-    ) -> None:
-        DenoiserNetwork.__init__(self, NetworkOptions(width, depth, expansion, patch, stem), Planes(planes, near, far))
+    kind = DenoiserNetwork
 
 
 class GaussianDecoder(_Model, DecoderNetwork):
     """`DecoderNetwork` as a diffusers model."""
 
-    @register_to_config
-    def __init__(
-        self,
-        width: int = 128,
-        depth: int = 4,
-        expansion: float = 2.0,
-        patch: int = 4,
-        stem: int = 32,
-        planes: int = 24,
-        near: float = 0.35,
-        far: float = 30.0,
-    ) -> None:
-        DecoderNetwork.__init__(self, NetworkOptions(width, depth, expansion, patch, stem), Planes(planes, near, far))
+    kind = DecoderNetwork
 
 
 def config_of(options: NetworkOptions, planes: Planes) -> dict[str, float]:

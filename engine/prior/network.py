@@ -94,7 +94,7 @@ class MultiViewTransformer(nn.Module):
     of any size in whole patches will do.
     """
 
-    def __init__(self, inputs: int, outputs: int, labels: int, options: NetworkOptions) -> None:
+    def __init__(self, inputs: int, outputs: int, labels: int, options: NetworkOptions, noisy: int = 0) -> None:
         """Make one with fresh weights.
 
         Args:
@@ -102,12 +102,14 @@ class MultiViewTransformer(nn.Module):
             outputs: channels of a pixel.
             labels: numbers that describe a whole view, each embedded by sines (noise level, time).
             options: its size.
+            noisy: channels of a pixel beside the inputs that reach the outputs through the blocks alone: only there
+                does the noise level say how far they can be trusted.
         """
         super().__init__()
         self.options = options
         width, patch = options.width, options.patch
         self.stem = nn.Conv2d(inputs, options.stem, 1)
-        self.cut = nn.Conv2d(options.stem, width, patch, patch)
+        self.cut = nn.Conv2d(options.stem + noisy, width, patch, patch)
         self.labels = nn.ModuleList(nn.Linear(2 * WAVES, width) for _ in range(labels))
         self.table = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
         self.blocks = nn.ModuleList(Block(width, options.expansion) for _ in range(options.depth))
@@ -116,13 +118,17 @@ class MultiViewTransformer(nn.Module):
         self.skip = nn.Conv2d(options.stem, outputs, 1)  # of the pixel itself, past the bottleneck of its patch
         self._start()
 
-    def forward(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """pixels [b, v, inputs, h, w] and labels [b, v, labels] to [b, v, outputs, h, w]; h and w in whole patches."""
+    def forward(self, pixels: Tensor, labels: Tensor, noisy: Tensor | None = None) -> Tensor:
+        """From [b, v, inputs, h, w], [b, v, labels] and [b, v, noisy, h, w] to [b, v, outputs, h, w].
+
+        Height and width are whole patches.
+        """
         b, v, _, h, w = pixels.shape
         patch = self.options.patch
         rows, columns = h // patch, w // patch
         mixed = gelu(self.stem(pixels.flatten(0, 1)), approximate="tanh")
-        tokens = self.cut(mixed).flatten(2).transpose(1, 2).reshape(b, v * rows * columns, -1)
+        given = mixed if noisy is None else torch.cat((mixed, noisy.flatten(0, 1)), 1)
+        tokens = self.cut(given).flatten(2).transpose(1, 2).reshape(b, v * rows * columns, -1)
         said = torch.stack([layer(waves(labels[..., i])) for i, layer in enumerate(self.labels)]).sum(dim=0)
         modulation = self.table(said).view(b, v, 6, -1)
         for block in self.blocks:

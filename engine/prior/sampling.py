@@ -42,7 +42,7 @@ def integrate(
         scheduler: any scheduler of diffusers for velocities, by default Euler's (`FlowMatchEulerDiscreteScheduler`).
     """
     if scheduler is None:
-        from diffusers import FlowMatchEulerDiscreteScheduler
+        from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 
         scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=levels_of(steps))

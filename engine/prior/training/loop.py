@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,7 @@ def step_generator(seed: int, stage: str, step: int, rank: int) -> torch.Generat
 AHEAD = 12  # steps whose data may wait
 
 
-def ahead(task: Task, seed: int, step: int, rank: int) -> Iterator[tuple[Any, torch.Generator]]:
+def ahead(task: Task, seed: int, step: int, rank: int) -> Generator[tuple[Any, torch.Generator], None, None]:
     """The data of each step from one on, and its random numbers; a thread makes what comes next meanwhile."""
 
     def made(number: int) -> tuple[Any, torch.Generator]:
@@ -125,12 +125,10 @@ def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
                 with accelerator.autocast():
                     loss = task.loss(network, mean, batch, generator)
                 accelerator.backward(loss)
-                norm = accelerator.clip_grad_norm_(network.parameters(), task.schedule.clip)
+                norm = torch.as_tensor(accelerator.clip_grad_norm_(network.parameters(), task.schedule.clip)).item()
                 value = float(loss.detach())
                 if not math.isfinite(value):
-                    raise RuntimeError(
-                        f"{task.name}: the loss of step {step} is {value}, after a norm of {float(norm)}"
-                    )
+                    raise RuntimeError(f"{task.name}: the loss of step {step} is {value}, after a norm of {norm}")
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 round_moments(optimiser.optimizer)
@@ -138,7 +136,7 @@ def train(task: Task, seed: int, run: RunOptions, notes: Console) -> bool:
                 follow(mean.parameters(), weights, min(task.schedule.ema, (1 + step) / (10 + step)))
                 step += 1
                 if log is not None:
-                    log.gather({"loss": value, "rate": rate, "norm": float(norm)})
+                    log.gather({"loss": value, "rate": rate, "norm": norm})
                 if step % run.report_every == 0 or step == task.schedule.steps:
                     report(log.means() if log is not None else {})
                 if step % run.save_every == 0 and step < task.schedule.steps:

@@ -44,7 +44,8 @@ def round_moments(optimiser: torch.optim.Optimizer) -> None:
 @torch.no_grad()
 def follow(mean: Iterable[Tensor], weights: Iterable[Tensor], keep: float) -> None:
     """One step of the running mean."""
-    torch._foreach_lerp_(list(mean), [w.detach() for w in weights], 1 - keep)
+    for held, now in zip(mean, weights, strict=True):
+        held.lerp_(now.detach(), 1 - keep)
 
 
 def _is_matrix(parameter: Tensor) -> bool:

@@ -97,11 +97,13 @@ def decoder_loss(decoder: nn.Module, frames: Frames, prior: PriorOptions, sparse
     clips, options = frames.wanted, prior.decoder
     found = decode(decoder, frames.seen, clips.times[:, 0], prior.planes, fused=options.fused, use_rays=prior.rays)
     drawn = draw_gaussians(found, clips, normals=options.normal > 0)
+    depth = drawn.depth
+    assert depth is not None
     rgb = drawn.rgb.permute(0, 1, 4, 2, 3)
     loss = picture_loss(rgb.flatten(0, 1), clips.rgb.flatten(0, 1), options.ssim)
     known = (clips.depth > 0) & (drawn.alpha > LEAST_ALPHA)
     if options.depth:
-        loss = loss + options.depth * inverse_depth_error(drawn.depth, clips.depth, known)
+        loss = loss + options.depth * inverse_depth_error(depth, clips.depth, known)
     if options.normal:
         loss = loss + options.normal * normal_error(drawn, clips, known)
     if options.opacity and sparse:
@@ -121,8 +123,9 @@ def inverse_depth_error(found: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
 
 def normal_error(drawn: Rendering, clips: Clips, known: Tensor) -> Tensor:
     """1 - cosine between the normals of splats and of the rendered depth, where its neighbours agree (2DGS, eq. 14)."""
-    assert drawn.normals is not None
-    local = pixel_directions(clips.K, clips.size) * drawn.depth[:, :, None]
+    depth = drawn.depth
+    assert drawn.normals is not None and depth is not None
+    local = pixel_directions(clips.K, clips.size) * depth[:, :, None]
     shifted = local - clips.world_to_camera[..., :3, 3, None, None]
     points = torch.einsum("bvji,bvjhw->bvihw", clips.world_to_camera[..., :3, :3], shifted)
     across = points[..., 1:-1, 2:] - points[..., 1:-1, :-2]
@@ -130,8 +133,8 @@ def normal_error(drawn: Rendering, clips: Clips, known: Tensor) -> Tensor:
     surface = torch.linalg.cross(down, across, dim=2)  # towards the camera, as y points down
     surface = surface / surface.norm(dim=2, keepdim=True).clamp(min=1e-6)
     splats = drawn.normals.permute(0, 1, 4, 2, 3)[..., 1:-1, 1:-1]
-    middle = drawn.depth[..., 1:-1, 1:-1]
-    bend = (drawn.depth[..., 1:-1, 2:] - drawn.depth[..., 1:-1, :-2]).abs() / middle.clamp(min=0.05)
+    middle = depth[..., 1:-1, 1:-1]
+    bend = (depth[..., 1:-1, 2:] - depth[..., 1:-1, :-2]).abs() / middle.clamp(min=0.05)
     share = (known[..., 1:-1, 1:-1] & (bend < 0.2)).to(middle.dtype).detach()
     cosine = (splats * surface).sum(dim=2)
     return ((1 - cosine) * share).sum() / share.sum().clamp(min=1)

@@ -29,6 +29,7 @@ from .splatting import Frames, decoder_loss, draw_frames, draw_moving
 
 TRAINED = ("teacher", "regression", "decoder")
 DISTILLED = ("ode", "consistency")
+ALL = ("teacher", *DISTILLED, "decoder", "regression")
 PRIOR = "prior"  # the folder of finished networks
 
 
@@ -43,7 +44,9 @@ class Ground:
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
-        return self.process.device
+        device = self.process.device
+        assert device is not None
+        return device
 
     def share(self, schedule: Schedule) -> int:
         """Scenes a step of this process."""

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from torch import nn
 
 from lyra.engine.cli import main
 from lyra.engine.errors import InputError
+from lyra.engine.formats.registry import save
 from lyra.engine.prior.clips import Clips, normalised
-from lyra.engine.prior.denoiser import denoise
+from lyra.engine.prior.decoder import DecoderNetwork
+from lyra.engine.prior.denoiser import DenoiserNetwork, denoise
 from lyra.engine.prior.inference import decode
+from lyra.engine.prior.training import sheets
 from lyra.engine.prior.training.checkpoint import SHARD, load_checkpoint, save_checkpoint
 from lyra.engine.prior.training.denoising import as_batch, draw_batch, regression_loss
 from lyra.engine.prior.training.distillation import consistency_loss, ode_loss
@@ -27,6 +31,7 @@ from lyra.engine.prior.training.sources import Prepared, make_source
 from lyra.engine.prior.training.splatting import Frames, decoder_loss, normal_error
 from lyra.engine.prior.worlds.scenes import WorldOptions
 from lyra.engine.prior.worlds.source import WorldSource
+from lyra.engine.scene.gaussians import Gaussians
 from lyra.kernels.frames import Rendering
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -194,6 +199,26 @@ def test_a_feed_gives_the_same_clips_wherever_a_run_begins(toy: Path) -> None:
     assert not torch.equal(found[0].rgb, found[1].rgb)
 
 
+def test_clips_come_from_all_that_a_configuration_names(toy: Path, tmp_path: Path) -> None:
+    """Worlds have depth everywhere, the splat on nothing has alpha 0 round it: each clip is known by its source."""
+    ball = Gaussians(
+        torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), 0.5), torch.ones(1), torch.ones(1, 1, 3)
+    )
+    (tmp_path / "scenes").mkdir()
+    save(ball, tmp_path / "scenes/ball.ply")
+    options = read_options(toy)
+    both = replace(options, data=replace(options.data, scenes=tmp_path / "scenes", scenes_weight=1.0))
+    drawn = Prepared(make_source(both, CPU), both, CPU).clips(12, 3, torch.Generator().manual_seed(0))
+    on_nothing = drawn.alpha.flatten(1).amin(dim=1) < 0.5
+    assert 0 < int(on_nothing.sum()) < 12
+    assert torch.allclose(drawn.world_to_camera[:, 0], torch.eye(4).expand(12, 4, 4), atol=1e-5)
+    alone = replace(both, data=replace(both.data, worlds=0.0))
+    drawn = Prepared(make_source(alone, CPU), alone, CPU).clips(3, 2, torch.Generator().manual_seed(0))
+    assert (drawn.alpha.flatten(1).amin(dim=1) < 0.5).all()
+    with pytest.raises(InputError, match="give finite ones from 0, at least one of them above"):
+        make_source(replace(options, data=replace(options.data, worlds=0.0)), CPU)
+
+
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_where_it_is_right(toy: Path) -> None:
     """Both losses are 0 for a network that always says the same, for its trajectories end there."""
     options = read_options(toy)
@@ -289,7 +314,10 @@ def test_normals_of_a_plane_agree_with_its_depth() -> None:
         assert float(normal_error(drawn, clips, ones > 0)) == pytest.approx(error, abs=1e-4)
 
 
-def test_all_stages_from_the_command_line(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_stages_from_the_command_line(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheets, "SCENES", 2)
     out = tmp_path / "run"
     common = ["--config", str(toy), "--out", str(out), "--report-every", "2"]
     assert main(["prior", "train", "decoder", *common]) == 2
@@ -327,10 +355,17 @@ def test_configurations_that_cannot_be_are_refused(text: str, said: str, tmp_pat
     assert "\n" not in str(caught.value) and str(caught.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs/prior").glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_configurations_can_be_read(path: Path) -> None:
-    options = read_options(path)
-    assert isinstance(options, PriorOptions) and options.name == f"lyra-{path.stem}"
+@pytest.mark.parametrize(("name", "most"), [("tiny", 1_500_000), ("small", 8_000_000)])
+def test_shipped_configurations_keep_to_their_sizes(name: str, most: int) -> None:
+    """Student and decoder fit 16 MB in half precision; a checkpoint of the larger fits 56 MiB, at 12 bytes a weight."""
+    options = read_options(ROOT / f"configs/prior/{name}.yaml")
+    assert isinstance(options, PriorOptions) and options.name == f"lyra-{name}"
+    parts = (
+        DenoiserNetwork(options.network, options.planes),
+        DecoderNetwork(options.decoder.network, options.planes),
+    )
+    counts = [sum(parameter.numel() for parameter in part.parameters()) for part in parts]
+    assert sum(counts) <= most and 12 * max(counts) < 55 << 20
 
 
 def test_metrics_of_steps_that_are_done_again_go(tmp_path: Path) -> None:
