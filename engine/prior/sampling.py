@@ -13,7 +13,6 @@ from torch import Tensor
 from .denoiser import Condition
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # noisy views [b, v, 3, h, w] and levels [b] to clean views
-LEAST_LEVEL = 0.1  # below which a step of the ODE, and a loss in the space of velocities, is not steepened further
 
 
 def noise_like(condition: Condition, generator: torch.Generator) -> Tensor:

@@ -41,9 +41,9 @@ def as_batch(clips: Clips, known: int, options: PriorOptions) -> Batch:
 
 
 def draw_levels(count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels for training: half from a logit-normal distribution (Esser et al. 2024), half even."""
+    """Noise levels for training: half even, half from a logit-normal distribution (Esser et al. 2024) of much noise."""
     even = torch.rand(count, generator=generator)
-    bell = torch.randn(count, generator=generator).sigmoid()
+    bell = (torch.randn(count, generator=generator) + 0.5).sigmoid()
     return torch.where(torch.rand(count, generator=generator) < 0.5, bell, even)
 
 

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from ...likeness import ssim
-from ..sampling import LEAST_LEVEL
+
+LEAST_LEVEL = 0.25  # of noise, below which errors count no more: few steps never look there, and 1 / level^2 is large
 
 
 def velocity_loss(found: Tensor, clean: Tensor, levels: Tensor, targets: Tensor) -> Tensor:
