@@ -62,6 +62,7 @@ def test_the_repository_holds_one_loose_module() -> None:
         ("lyra.kernels.rasterize", "triton numba"),
         ("lyra.engine.renderer", "triton"),
         ("lyra.engine.cli", "torch numba"),
+        ("lyra.engine.commands.generate", "diffusers accelerate transformers av onnxruntime"),
         *((f"lyra.engine.commands.{name}", "triton matplotlib scipy sympy torch._dynamo") for name in COMMANDS),
     ],
 )

@@ -19,7 +19,7 @@ from .inputs import View
 # Standard deviation of a disc in sides of its block, 1 to 8 pixels: neighbours leave no gaps, also from nearer. The
 # smallest are blurred by the renderer as well.
 WIDTHS = (0.5, 0.65, 0.65, 0.65)
-SHARPENED = 3  # times that what discs blur is given back to their colours
+SHARPENED = 2  # times that what discs blur is given back to their colours
 OPACITY = 0.98
 OVERLAP = 3.0  # discs that lie on each other at a place
 THIN = 0.02  # of a disc's shorter side, its thickness
@@ -52,17 +52,18 @@ def picture_splats(view: View, depth: Tensor, limit: int) -> Gaussians:
         discs.append(_discs(means, level[4], view.camera.K, i, place))
     names = discs[0].tensors()
     splats = Gaussians(**{name: torch.cat([part.tensors()[name] for part in discs]) for name in names})
+    indices = [place.flatten().nonzero()[:, 0] for place in places]
     for _ in range(SHARPENED if len(splats) else 0):
-        splats = _sharpened(splats, view, places)
+        splats = _sharpened(splats, view, indices)
     return splats
 
 
-def _sharpened(splats: Gaussians, view: View, places: list[Tensor]) -> Gaussians:
+def _sharpened(splats: Gaussians, view: View, indices: list[Tensor]) -> Gaussians:
     """With colours moved by what a rendering lacks (van Cittert 1931): neighbours blur each other."""
     camera = replace(view.camera, world_to_camera=torch.eye(4, dtype=torch.float64))
     lacks = view.rgb - render(splats, camera, options=Options(depth=False)).rgb
     levels = _pyramid(_padded(lacks.permute(2, 0, 1), "constant"))
-    moved = torch.cat([level[:, place].T for level, place in zip(levels, places, strict=True)])
+    moved = torch.cat([level.flatten(1)[:, index].T for level, index in zip(levels, indices, strict=True)])
     colors = (base_colors(splats) + moved).clamp(0, 1)
     return replace(splats, sh=((colors - 0.5) / SH_C0)[:, None])
 

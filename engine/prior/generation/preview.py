@@ -13,7 +13,7 @@ from ...renderer import render
 from ...scene.camera import Camera
 from ...scene.gaussians import Gaussians
 
-LONGEST = 480  # pixels of a side of one rendering
+LONGEST = 400  # pixels of a side of one rendering
 SHOWN = 4
 
 
@@ -30,4 +30,4 @@ def draw_preview(splats: Gaussians, cameras: Sequence[Camera], path: Path) -> No
     tiles += [torch.zeros_like(tiles[0])] * (-len(tiles) % 2)
     sheet = torch.cat([torch.cat(tiles[i : i + 2], 1) for i in range(0, len(tiles), 2)], 0)
     with replacing(path) as stream:
-        Image.fromarray((sheet.clamp(0, 1) * 255).round().byte().numpy()).save(stream, "PNG")
+        Image.fromarray((sheet.clamp(0, 1) * 255).round().byte().numpy()).save(stream, "PNG", compress_level=2)
