@@ -6,6 +6,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+# Threads of OpenMP that wait for each other sleep: on a busy machine they would keep the cores from those that work.
+# It is read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]

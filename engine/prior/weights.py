@@ -29,6 +29,8 @@ class Prior:
     student: DenoiserNetwork  # sampled in 1, 2 or 4 steps
     decoder: DecoderNetwork
     size: tuple[int, int]  # of the views that they were trained with, pixels
+    rays: bool = True  # whether they were trained with rays
+    fused: bool = True  # whether the decoder's views were shown each other
 
 
 def open_prior(name: str, device: torch.device | str = "cpu") -> Prior:
@@ -45,10 +47,12 @@ def open_prior(name: str, device: torch.device | str = "cpu") -> Prior:
     if not isinstance(student, DenoiserNetwork) or not isinstance(decoder, DecoderNetwork):
         raise InputError(f"{folder}: student and decoder hold other networks: give a folder that training wrote")
     try:
-        width, height = json.loads(read_bytes(folder / "prior.json"))["size"]
+        note = json.loads(read_bytes(folder / "prior.json"))
+        width, height = note["size"]
+        given = str(note["name"]), student, decoder, (int(width), int(height))
+        return Prior(*given, bool(note["rays"]), bool(note["fused"]))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'prior.json'}: {cause(error)}, give a folder that training wrote") from None
-    return Prior(folder.name, student, decoder, (int(width), int(height)))
 
 
 def load_network(folder: Path, device: torch.device | str = "cpu") -> nn.Module:

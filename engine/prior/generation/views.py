@@ -70,9 +70,11 @@ def imagine(
     groups = []
     for part, lens in zip(poses.split(room), K.split(room), strict=True):
         clips = _with_targets(known, part.float(), lens.float()).to(device)
-        rgb = generated(prior.student, clips, count, prior.student.planes, steps, generator)
+        rgb = generated(prior.student, clips, count, prior.student.planes, steps, generator, use_rays=prior.rays)
         clips = Clips(**(clips.tensors() | {"rgb": rgb}))
-        raw = decode(prior.decoder, clips, clips.times[:, 0], prior.decoder.planes)
+        raw = decode(
+            prior.decoder, clips, clips.times[:, 0], prior.decoder.planes, fused=prior.fused, use_rays=prior.rays
+        )
         found = {name: tensor[0].cpu() for name, tensor in raw.items()}
         depths = found.pop("depths")
         found["sh"] = ((found.pop("colors") - 0.5) / SH_C0)[:, None]

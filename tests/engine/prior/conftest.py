@@ -108,5 +108,5 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, model in (("student", Denoiser(**sizes)), ("decoder", GaussianDecoder(**sizes))):
         torch.nn.init.normal_(model.core.head.weight, std=0.1)  # which begin at 0, and depth even
         save_network(model, folder / name)
-    (folder / "prior.json").write_text('{"name": "untrained", "size": [16, 16]}')
+    (folder / "prior.json").write_text('{"name": "untrained", "size": [16, 16], "rays": true, "fused": true}')
     return folder

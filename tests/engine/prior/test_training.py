@@ -333,7 +333,7 @@ def test_all_stages_from_the_command_line(
     from lyra.engine.prior.weights import open_prior
 
     prior = open_prior(str(out / "prior"))
-    assert prior.size == (16, 16)
+    assert (prior.name, prior.size, prior.rays, prior.fused) == ("toy", (16, 16), True, True)
 
 
 @pytest.mark.parametrize(
