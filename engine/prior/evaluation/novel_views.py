@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +20,7 @@ from .scenes import Trial
 STUDENT_STEPS, TEACHER_STEPS = (1, 2, 4), (4, 8, 32)
 COPY, MEAN, WARP, REGRESSION = "copy of the nearest view", "mean of the views", "warp by true depth", "regression net"
 FEW, MANY, SAMPLES = "student, 4 steps", "teacher, 32 steps", "student, 4 steps, mean of samples"
-PERTURBATIONS = (0.0, 0.02, 0.05, 0.1, 0.2)  # of targets' poses: radians, and median depths
+PERTURBATIONS = (0.02, 0.05, 0.1, 0.2)  # of targets' poses: radians, and median depths
 
 Rows = dict[str, Scores]
 
@@ -32,7 +32,7 @@ class Plan:
     known: int
     """Views that are given."""
     samples: int = 16
-    """Of which the mean is taken."""
+    """Of which the mean is taken; 1 leaves that out."""
 
 
 def novel_views(nets: Networks, rivals: Rivals, trial: Trial, plan: Plan, digest: "hashlib._Hash") -> Rows:
@@ -72,12 +72,13 @@ def novel_views(nets: Networks, rivals: Rivals, trial: Trial, plan: Plan, digest
             total += found
     for i in range(1, plan.samples):
         total += student_views(nets, condition, known, 4, trial.dice.of(f"student {known} 4 {i}"))
-    rows[SAMPLES] = picture_scores(total / plan.samples, truth, seen)
+    if plan.samples > 1:
+        rows[SAMPLES] = picture_scores(total / plan.samples, truth, seen)
     rows[WARP]["seen share"] = seen.float().flatten(1).mean(dim=1)
     return rows
 
 
-def camera_control(nets: Networks, trial: Trial, known: int) -> Scores:
+def camera_control(nets: Networks, trial: Trial, known: int, amounts: Sequence[float]) -> Scores:
     """PSNR [b] of the student's 4 steps beside the true targets, when it is told other poses than theirs.
 
     `permuted`: each target gets the pose of the next. A number: all targets are turned by so many radians about random
@@ -87,7 +88,7 @@ def camera_control(nets: Networks, trial: Trial, known: int) -> Scores:
     truth = clips.rgb[:, known:]
     scores: Scores = {}
     poses = {"permuted": clips.world_to_camera[:, known:].roll(1, dims=1)}
-    for amount in PERTURBATIONS:
+    for amount in amounts:
         poses[f"{amount:g}"] = moved(clips.world_to_camera[:, known:], amount, trial.dice.of("poses"))
     for name, pose in poses.items():
         told = torch.cat((clips.world_to_camera[:, :known], pose), 1)

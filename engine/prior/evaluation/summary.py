@@ -4,7 +4,7 @@ from ...likeness import LEAST_SIDE
 from . import geometry, metrics
 from .gaussians import COMPACT
 from .metrics import Scores, mean_of
-from .novel_views import COPY, PERTURBATIONS, WARP, Rows
+from .novel_views import COPY, FEW, PERTURBATIONS, WARP, Rows
 from .table import ENERGY_TOLD, PSNR_TOLD, Table, cell
 
 VIEW_COLUMNS = {
@@ -58,16 +58,16 @@ def view_table(scenes: str, rows: Rows, size: tuple[int, int]) -> Table:
     )
 
 
-def control_table(rows: dict[str, tuple[Scores, Scores]]) -> Table:
-    """Told other poses than those of the truth: by scenes, the scores of copies and of the student."""
-    columns = ("scenes", COPY, *(f"off by {amount:g}" for amount in PERTURBATIONS), "permuted")
+def control_table(rows: dict[str, tuple[Rows, Scores]]) -> Table:
+    """Told other poses than those of the truth: by scenes, the scores of new views and of the student led astray."""
     names = (*(f"{amount:g}" for amount in PERTURBATIONS), "permuted")
+    columns = ("scenes", COPY, "true poses", *(f"off by {amount:g}" for amount in PERTURBATIONS), "permuted")
     return Table(
         "Cameras: PSNR (dB) of the student's 4 steps when it is told wrong poses",
         columns,
         [
-            (scenes, cell(copies, "psnr"), *(cell(control, name) for name in names))
-            for scenes, (copies, control) in rows.items()
+            (scenes, cell(views[COPY], "psnr"), cell(views[FEW], "psnr"), *(cell(control, name) for name in names))
+            for scenes, (views, control) in rows.items()
         ],
         (
             "Off by a: every target's camera is turned by a radians about a random axis and moved by a median depths. "

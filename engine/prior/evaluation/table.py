@@ -10,6 +10,7 @@ from .metrics import Figure, Scores, mean_of, ratio_of
 Cell = str | int | float | Figure | None
 
 ENERGY_TOLD = "Energy is the mean square of the Laplacian, result / truth: 1 is as sharp as the truth, less is blurred."
+COUNTED = ("seconds", "splats", "bytes")  # what has no interval over scenes
 PSNR_TOLD = "PSNR alone rewards blur: the mean of all that may be there beats any one sample. Read it beside energy."
 
 
@@ -43,6 +44,8 @@ def cell(scores: Scores, name: str) -> Cell:
     """The mean of a score, the ratio of means for an energy, None where there is none."""
     if name not in scores:
         return None
+    if name in COUNTED:
+        return float(scores[name].double().mean())
     return ratio_of(scores[name], scores[f"true {name}"]) if name.endswith("energy") else mean_of(scores[name])
 
 
