@@ -23,8 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: BenchOptions) -> None:
     """Measure what the options ask for and write it."""
     # Here, so that --help and a wrong option answer at once.
+    from ..engine import machine
     from ..engine.renderer import resolve_backend
-    from . import machine
 
     check_combination(options)
     resolution(options.res or "1080p")

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from ..engine import machine
 from ..engine.errors import InputError
 from ..engine.files import check_writable
 from ..engine.renderer import backend_device, render, resolve_backend
@@ -27,7 +28,7 @@ from ..engine.scene.camera import Camera
 from ..engine.scene.gaussians import Gaussians
 from ..kernels.frames import STAGES
 from ..kernels.rasterize import rasterize
-from . import budgets, machine
+from . import budgets
 from .bounds import shares
 from .cases import GRID_SCENES, cases
 from .clock import Clock

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads, njit, prange
 
+from ..engine.machine import cpu_name
 from ..kernels.cpu.threads import all_cores
-from .machine import cpu_name
 from .roofline import Machine
 
 STREAM = 1 << 25  # floats, 128 MiB

@@ -11,6 +11,7 @@ from ..engine.likeness import flip, ms_ssim, psnr
 from ..engine.lod import detail
 from ..engine.lod.build import BuildOptions, build_tree
 from ..engine.lod.tree import Tree
+from ..engine.machine import peak_memory
 from ..engine.renderer import Renderer, backend_device
 from ..engine.scene.camera import Camera
 from ..engine.scene.paths import frame_scene
@@ -18,7 +19,6 @@ from ..kernels.frames import STAGES
 from .cases import Case
 from .clock import FRAME, Clock
 from .lod_store import measure_store
-from .machine import peak_memory
 from .popping import forward, popping
 
 SHARES = (2, 4, 8, 16)  # budgets: the scene's splats over these

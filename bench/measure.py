@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..engine.machine import peak_memory
 from ..engine.renderer import backend_device, render
 from ..engine.scene.camera import Camera
 from ..engine.scene.gaussians import Gaussians
 from ..kernels.frames import STAGES, Rendering
 from .clock import FRAME, Clock
-from .machine import peak_memory
 from .roofline import Work
 
 PERCENTILES = (50, 95, 99)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.files import replacing
+from ..engine.machine import line
 from ..kernels.frames import GRADIENT_STAGES, STAGES
 from .clock import FRAME, STEP
-from .machine import line
 
 
 def write_page(path: Path, results: dict[str, Any]) -> None:

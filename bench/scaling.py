@@ -25,12 +25,12 @@ from ..engine.lod.parts import REACH, top_of
 from ..engine.lod.store import Store, open_store
 from ..engine.lod.tree import Tree
 from ..engine.lod.writer import StoreWriter
+from ..engine.machine import peak_memory
 from ..engine.renderer import Renderer, backend_device
 from ..kernels.frames import STAGES
 from .cases import Case
 from .clock import FRAME, Clock
 from .lod_store import settle
-from .machine import peak_memory
 from .scenes import lattice, widths
 
 COPIES = (1, 10, 100)  # growth is that over the first

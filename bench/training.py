@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engine.machine import peak_memory
 from ..engine.renderer import backend_device, render
 from ..engine.scene.camera import Camera
 from ..engine.scene.gaussians import Gaussians
@@ -16,7 +17,6 @@ from ..kernels.frames import GRADIENT_STAGES, STAGES, Rendering, Span, no_span
 from .bounds import shares
 from .cases import Case
 from .clock import FRAME, STEP, Clock
-from .machine import peak_memory
 from .roofline import Work
 
 

@@ -17,6 +17,7 @@ HELP = """usage: lyra prior train|distill|evaluate --config FILE.yaml ...
   evaluate  Tables of a prior on scenes that it never saw.
 
 lyra prior train --help tells more."""
+SAMPLES, QUICK_SAMPLES, QUICK_SCENES = 16, 4, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,26 @@ class TrainOptions(StageOptions):
 
     stage: tyro.conf.Positional[str]
     """teacher, regression or decoder; or all, which distils too: a whole prior from nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """Measure a prior on scenes that it never saw, and write tables as Markdown and JSON."""
+
+    config: Path
+    """YAML file that the prior was trained by."""
+    prior: Path
+    """Folder of its networks: teacher, regression, student and decoder."""
+    out: Path
+    """Folder of tables.md, tables.json and examples of Gaussians."""
+    scenes: int = 200
+    """Held-out scenes of each split."""
+    shared: Path | None = None
+    """Folder with real scenes: posed pictures under `data`, Gaussians in `scenes`."""
+    ablation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=FOLDER of a prior trained another way; repeatable."""
+    quick: bool = False
+    """16 scenes of each split at most and the mean of 4 samples: whether all works, no more."""
 
 
 def command(arguments: list[str]) -> None:
@@ -70,6 +91,35 @@ def _distill(arguments: list[str]) -> None:
     _run(list(DISTILLED), given)
 
 
+def _evaluate(arguments: list[str]) -> None:
+    given = parse(EvaluationOptions, arguments, "lyra prior evaluate")
+    from ..prior.evaluation.run import EvaluateOptions, evaluate
+    from ..prior.evaluation.table import shown, verdict
+    from ..prior.training.options import read_options
+
+    ablations = []
+    for text in given.ablation:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise InputError(f"--ablation {text!r} names no prior: give NAME=FOLDER")
+        ablations.append((name, Path(folder)))
+    asked = EvaluateOptions(
+        given.prior,
+        given.out,
+        min(given.scenes, QUICK_SCENES) if given.quick else given.scenes,
+        QUICK_SAMPLES if given.quick else SAMPLES,
+        given.shared,
+        tuple(ablations),
+    )
+    report = evaluate(read_options(given.config), asked, Console(stderr=True))
+    for scenes, bars in report.bars.items():
+        for bar in bars:
+            print(f"{scenes}: {bar.name}: {shown(bar.found)}, wanted {bar.wanted}: {verdict(bar)}")
+    for name, value in report.facts.items():
+        print(f"{name}: {value}")
+    print(f"wrote {given.out / 'tables.md'} and tables.json")
+
+
 def _run(stages: list[str], given: StageOptions) -> None:
     from ..prior.training.loop import RunOptions
     from ..prior.training.options import read_options
@@ -86,4 +136,4 @@ def _run(stages: list[str], given: StageOptions) -> None:
             return
 
 
-VERBS = {"train": _train, "distill": _distill}
+VERBS = {"train": _train, "distill": _distill, "evaluate": _evaluate}

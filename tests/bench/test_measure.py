@@ -8,8 +8,8 @@ import torch
 
 from lyra.bench.calibration import splat_pixels_per_second
 from lyra.bench.clock import FRAME, STEP, Clock
-from lyra.bench.machine import describe, line, peak_memory
 from lyra.bench.measure import Measurement
+from lyra.engine.machine import describe, line, peak_memory
 from lyra.kernels.frames import STAGES
 
 
