@@ -304,7 +304,7 @@ def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--ablation", "plain"], "--ablation 'plain' names no prior: give NAME=FOLDER"),
         (["--config", "none.yaml"], "none.yaml: no such file"),
         (["--ablation", "x=nowhere"], "nowhere: no such folder"),
-        (["--shared", "nowhere"], "nowhere: no such folder, give one with posed pictures"),
+        (["--shared", "nowhere"], "nowhere: holds no posed pictures in `data`, no scene in `scenes`"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_line(
