@@ -131,7 +131,7 @@ def evaluate(options: PriorOptions, asked: EvaluateOptions, notes: Console) -> R
             rows = _ablations(bench, {options.name: bench.nets, **others}, notes)
             tables.append(ablation_table(SPLITS[0], bench.known[0], rows))
         if real:
-            tables.append(outside_table(_outside(bench, real, notes)))
+            tables.append(outside_table(*_outside(bench, real, notes)))
     facts = {
         "prior": f"{options.name}, {options.size[0]}x{options.size[1]}",
         "machine": line(describe()),
@@ -220,19 +220,23 @@ def _ablations(bench: Bench, priors: dict[str, Networks], notes: Console) -> Row
     return _joined(rows)
 
 
-def _outside(bench: Bench, real: dict[str, Callable[[], Source]], notes: Console) -> Rows:
-    """Scores of each real scene."""
+def _outside(bench: Bench, real: dict[str, Callable[[], Source]], notes: Console) -> tuple[Rows, list[str]]:
+    """Scores of each real scene, and why some have none: hours of measuring do not end with one bad file."""
     rows: Rows = {}
+    left_out: list[str] = []
     count = min(CLIPS, bench.asked.scenes)
     for name, opened in real.items():
-        source = opened()
-        for known in bench.known:
-            found = [
-                outside_scores(bench.nets, bench.rivals, trial, known, bench.views)
-                for trial in _counted(bench, source, name, count, bench.all_views, "real scenes", notes)
-            ]
-            rows |= {f"{name}, {known} known: {way}": scores for way, scores in _joined(found).items()}
-    return rows
+        try:
+            source = opened()
+            for known in bench.known:
+                found = [
+                    outside_scores(bench.nets, bench.rivals, trial, known, bench.views)
+                    for trial in _counted(bench, source, name, count, bench.all_views, "real scenes", notes)
+                ]
+                rows |= {f"{name}, {known} known: {way}": scores for way, scores in _joined(found).items()}
+        except InputError as error:
+            left_out.append(f"Left out, {name}: {error}.")
+    return rows, left_out
 
 
 def _joined(rows: list[Rows]) -> Rows:
