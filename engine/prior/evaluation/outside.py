@@ -1,13 +1,13 @@
 """Real scenes, which the prior was never trained on: photographed, and reconstructed as Gaussians."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ...errors import InputError
-from ...formats.registry import recognise
+from ...formats.registry import about
 from ..clips import LEAST_ALPHA
 from ..data.captures import Captures
 from ..data.folders import LISTS, read_capture
@@ -25,27 +25,26 @@ COARSE = 4  # level of detail of scenes that have several: a picture is small
 SPLATS = "Gaussians of student, unseen poses"
 
 
-def sources(folder: Path, device: torch.device) -> Iterator[tuple[str, Source]]:
-    """Posed pictures anywhere under `data`, and scenes of Gaussians in `scenes`, each opened when its turn comes.
+def real_scenes(folder: Path, device: torch.device) -> dict[str, Callable[[], Source]]:
+    """What opens posed pictures anywhere under `data` and scenes of Gaussians in `scenes`, by their names.
+
+    Other files are passed over; nothing but headers is read before a source is opened.
 
     Raises:
-        InputError: there is none, or one is damaged.
+        InputError: there is none.
     """
-    opened = 0
+    found: dict[str, Callable[[], Source]] = {}
     for place, inner, files in os.walk(folder / "data"):
         inner.sort()
         if any(name in files for name in LISTS):
             inner.clear()
-            opened += 1
-            yield Path(place).name, Captures((read_capture(Path(place)),))
+            found[Path(place).name] = lambda path=Path(place): Captures((read_capture(path),))
     for path in sorted((folder / "scenes").iterdir()) if (folder / "scenes").is_dir() else ():
         if _is_scene(path):
-            opened += 1
-            yield path.name, open_scenes(path, level=COARSE, device=device)
-    if not opened:
-        raise InputError(
-            f"{folder}: holds no posed pictures in `data` and no scene in `scenes`: give a folder that does"
-        )
+            found[path.name] = lambda path=path: open_scenes(path, level=COARSE, device=device)
+    if not found:
+        raise InputError(f"{folder}: holds no posed pictures in `data`, no scene in `scenes`: give a folder that does")
+    return found
 
 
 def outside_scores(nets: Networks, rivals: Rivals, trial: Trial, known: int, views: int) -> Rows:
@@ -77,10 +76,10 @@ def outside_scores(nets: Networks, rivals: Rivals, trial: Trial, known: int, vie
 
 
 def _is_scene(path: Path) -> bool:
-    if path.is_dir():
-        return any((path / name).is_file() for name in FOLDERS)
+    if path.is_dir() and not any((path / name).is_file() for name in FOLDERS):
+        return False
     try:
-        recognise(path)
+        about(path)
     except InputError:
         return False
     return True

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from .gaussians import gaussian_scores, short_scores
 from .metrics import Scores
 from .networks import Networks, Rivals, open_networks, open_rivals
 from .novel_views import COPY, PERTURBATIONS, Plan, Rows, camera_control, novel_views
-from .outside import CLIPS, outside_scores, sources
+from .outside import CLIPS, outside_scores, real_scenes
 from .scenes import Trial, trials
 from .summary import ablation_table, control_table, outside_table, splat_table, view_table
 from .table import Report, Table, as_json, markdown
@@ -107,6 +107,7 @@ def evaluate(options: PriorOptions, asked: EvaluateOptions, notes: Console) -> R
     begun = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     bench = _opened(options, asked)
     others = {name: open_networks(folder, bench.device) for name, folder in asked.ablations}
+    real = {} if asked.shared is None else real_scenes(asked.shared, bench.device)
     tables: list[Table] = []
     bars: dict[str, list[Bar]] = {}
     hashes: dict[str, str] = {}
@@ -129,8 +130,8 @@ def evaluate(options: PriorOptions, asked: EvaluateOptions, notes: Console) -> R
         if others:
             rows = _ablations(bench, {options.name: bench.nets, **others}, notes)
             tables.append(ablation_table(SPLITS[0], bench.known[0], rows))
-        if asked.shared is not None:
-            tables.append(outside_table(_outside(bench, asked.shared, notes)))
+        if real:
+            tables.append(outside_table(*_outside(bench, real, notes)))
     facts = {
         "prior": f"{options.name}, {options.size[0]}x{options.size[1]}",
         "machine": line(describe()),
@@ -152,8 +153,6 @@ def _opened(options: PriorOptions, asked: EvaluateOptions) -> Bench:
     """All that is given, found to be there."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nets, rivals = open_networks(asked.prior, device), open_rivals(asked.prior, device)
-    if asked.shared is not None and not asked.shared.is_dir():
-        raise InputError(f"{asked.shared}: no such folder, give one with posed pictures or scenes of Gaussians")
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -221,18 +220,23 @@ def _ablations(bench: Bench, priors: dict[str, Networks], notes: Console) -> Row
     return _joined(rows)
 
 
-def _outside(bench: Bench, folder: Path, notes: Console) -> Rows:
-    """Scores of each real scene."""
+def _outside(bench: Bench, real: dict[str, Callable[[], Source]], notes: Console) -> tuple[Rows, list[str]]:
+    """Scores of each real scene, and why some have none: hours of measuring do not end with one bad file."""
     rows: Rows = {}
+    left_out: list[str] = []
     count = min(CLIPS, bench.asked.scenes)
-    for name, source in sources(folder, bench.device):
-        for known in bench.known:
-            found = [
-                outside_scores(bench.nets, bench.rivals, trial, known, bench.views)
-                for trial in _counted(bench, source, name, count, bench.all_views, "real scenes", notes)
-            ]
-            rows |= {f"{name}, {known} known: {way}": scores for way, scores in _joined(found).items()}
-    return rows
+    for name, opened in real.items():
+        try:
+            source = opened()
+            for known in bench.known:
+                found = [
+                    outside_scores(bench.nets, bench.rivals, trial, known, bench.views)
+                    for trial in _counted(bench, source, name, count, bench.all_views, "real scenes", notes)
+                ]
+                rows |= {f"{name}, {known} known: {way}": scores for way, scores in _joined(found).items()}
+        except InputError as error:
+            left_out.append(f"Left out, {name}: {error}.")
+    return rows, left_out
 
 
 def _joined(rows: list[Rows]) -> Rows:

@@ -1,5 +1,7 @@
 """From scores to tables: which columns, in which order, and what has to be said beside them."""
 
+from collections.abc import Sequence
+
 from ...likeness import LEAST_SIDE
 from . import geometry, metrics
 from .gaussians import COMPACT
@@ -101,7 +103,7 @@ def ablation_table(split: str, known: int, rows: Rows) -> Table:
     return _table(f"Ablations, {split}", SHORT_COLUMNS, rows, note, PSNR_TOLD)
 
 
-def outside_table(rows: Rows) -> Table:
+def outside_table(rows: Rows, left_out: Sequence[str]) -> Table:
     """Real scenes."""
     return _table(
         "Out of domain: real scenes",
@@ -110,6 +112,7 @@ def outside_table(rows: Rows) -> Table:
         "Intervals are over random clips of one scene each, which are not independent scenes. Pictures are cropped and "
         "scaled down to the size of training. Where things stand on black nothing, `shows something` tells how much of "
         "a picture counts.",
+        *left_out,
         PSNR_TOLD,
         ENERGY_TOLD,
     )

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from lyra.engine.cli import main
 from lyra.engine.errors import InputError
-from lyra.engine.formats.registry import load
+from lyra.engine.formats.registry import load, save
 from lyra.engine.prior.clips import Clips, normalised
 from lyra.engine.prior.evaluation import bars, geometry
 from lyra.engine.prior.evaluation.baselines import averaged, copied, warped
@@ -29,7 +30,12 @@ from lyra.engine.prior.evaluation.metrics import (
 )
 from lyra.engine.prior.evaluation.networks import open_networks
 from lyra.engine.prior.evaluation.novel_views import COPY, FEW, MANY, SAMPLES, condition_of, moved, student_views
+from lyra.engine.prior.evaluation.outside import real_scenes
+from lyra.engine.prior.evaluation.run import EvaluateOptions
+from lyra.engine.prior.evaluation.run import _opened as opened_bench
+from lyra.engine.prior.evaluation.run import _outside as real_scores
 from lyra.engine.prior.evaluation.scenes import trials
+from lyra.engine.prior.evaluation.summary import outside_table
 from lyra.engine.prior.models import Denoiser, GaussianDecoder, config_of
 from lyra.engine.prior.pruning import prune
 from lyra.engine.prior.training.options import PriorOptions, read_options
@@ -37,6 +43,7 @@ from lyra.engine.prior.training.stages import save_network
 from lyra.engine.prior.worlds.scenes import WorldOptions
 from lyra.engine.prior.worlds.source import WorldSource
 from lyra.engine.prior.worlds.trace import trace
+from lyra.engine.scene.gaussians import Gaussians
 from lyra.kernels.options import Options
 from lyra.kernels.rasterize import rasterize
 
@@ -304,7 +311,7 @@ def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--ablation", "plain"], "--ablation 'plain' names no prior: give NAME=FOLDER"),
         (["--config", "none.yaml"], "none.yaml: no such file"),
         (["--ablation", "x=nowhere"], "nowhere: no such folder"),
-        (["--shared", "nowhere"], "nowhere: no such folder, give one with posed pictures"),
+        (["--shared", "nowhere"], "nowhere: holds no posed pictures in `data`, no scene in `scenes`"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_line(
@@ -318,6 +325,28 @@ def test_what_cannot_be_used_is_told_in_a_line(
     assert main(["prior", "evaluate", *(text for pair in given.items() for text in pair)]) == 2
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
+
+
+def test_real_scenes_are_measured_and_bad_ones_named(tmp_path: Path) -> None:
+    config, prior, scenes = tmp_path / "toy.yaml", tmp_path / "prior", tmp_path / "real" / "scenes"
+    config.write_text(TOY)
+    save_random(read_options(config), prior, ("teacher", "regression", "student"))
+    scenes.mkdir(parents=True)
+    n = dice(3)
+    ball = torch.nn.functional.normalize(torch.randn(600, 3, generator=n), dim=1)
+    turned = torch.tensor([1.0, 0, 0, 0]).expand(600, 4)
+    ball_scene = Gaussians(ball, turned, torch.full((600, 3), 0.06), torch.full((600,), 0.95), ball[:, None])
+    save(ball_scene, scenes / "ball.ply")
+    save(replace(ball_scene, opacities=torch.full((600,), 0.001)), scenes / "thin.ply")
+    (scenes / "notes.txt").write_text("no scene")
+    asked = EvaluateOptions(prior, tmp_path / "out", 2, 1, tmp_path / "real")
+    with torch.no_grad():
+        bench = opened_bench(read_options(config), asked)
+        rows, left_out = real_scores(bench, real_scenes(tmp_path / "real", torch.device("cpu")), Console(quiet=True))
+    assert len(rows) == 2 * 4 and all(name.startswith("ball.ply") for name in rows)
+    assert all(scores["psnr"].isfinite().all() for scores in rows.values())
+    assert len(left_out) == 1 and "thin.ply" in left_out[0] and "shows nothing" in left_out[0]
+    assert left_out[0] in outside_table(rows, left_out).notes
 
 
 def test_a_prior_without_a_teacher_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
