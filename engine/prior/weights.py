@@ -42,7 +42,8 @@ def open_prior(name: str, device: torch.device | str = "cpu") -> Prior:
     shipped = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()) if SHIPPED.is_dir() else []
     folder = SHIPPED / name if name in shipped else Path(name)
     if not folder.is_dir():
-        raise InputError(f"prior {name!r} is neither shipped nor a folder: give {', '.join(shipped)}, or a folder")
+        choices = ", ".join([*shipped, "or a folder that training wrote"])
+        raise InputError(f"prior {name!r} is neither shipped nor a folder: give {choices}")
     student, decoder = (load_network(folder / part, device) for part in ("student", "decoder"))
     if not isinstance(student, DenoiserNetwork) or not isinstance(decoder, DecoderNetwork):
         raise InputError(f"{folder}: student and decoder hold other networks: give a folder that training wrote")

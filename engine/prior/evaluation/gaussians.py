@@ -13,9 +13,9 @@ from ...scene.gaussians import Gaussians
 from ..clips import Clips
 from ..pruning import prune
 from ..training.splatting import decode, draw_gaussians
+from ..weights import Prior
 from .geometry import depth_scores, point_scores, splat_points, surface_points
 from .metrics import Scores, laplacian_energy, psnr
-from .networks import Networks
 from .novel_views import Rows, condition_of, student_views
 from .scenes import Trial
 
@@ -23,7 +23,7 @@ COMPACT = 2500  # splats
 TRUE = "true views"
 
 
-def gaussian_scores(nets: Networks, trial: Trial, known: int | None, views: int, folder: Path | None = None) -> Rows:
+def gaussian_scores(nets: Prior, trial: Trial, known: int | None, views: int, folder: Path | None = None) -> Rows:
     """Scores of dense and compact Gaussians of the first `views` views, at the other views of the clips.
 
     Args:
@@ -57,7 +57,7 @@ def gaussian_scores(nets: Networks, trial: Trial, known: int | None, views: int,
     return rows
 
 
-def short_scores(nets: Networks, trial: Trial, known: int, views: int) -> Scores:
+def short_scores(nets: Prior, trial: Trial, known: int, views: int) -> Scores:
     """What ablations are compared by: new views in 4 steps, and dense Gaussians of them at poses that nobody saw."""
     inputs, planes = decoder_inputs(nets, trial, known, views), nets.decoder.planes
     dense = decode(nets.decoder, inputs, inputs.times[:, 0], planes, fused=nets.fused, use_rays=nets.rays)
@@ -69,7 +69,7 @@ def short_scores(nets: Networks, trial: Trial, known: int, views: int) -> Scores
     }
 
 
-def decoder_inputs(nets: Networks, trial: Trial, known: int | None, views: int) -> Clips:
+def decoder_inputs(nets: Prior, trial: Trial, known: int | None, views: int) -> Clips:
     """The views that the decoder sees: true ones, or true ones and what the student makes of them in 4 steps."""
     seen = trial.clips.views(slice(views))
     if known is None:

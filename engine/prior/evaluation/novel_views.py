@@ -12,9 +12,10 @@ from torch import Tensor
 from ..clips import Clips
 from ..denoiser import Condition, denoise, make_condition
 from ..sampling import integrate, sample
+from ..weights import Prior
 from .baselines import averaged, copied, regressed, warped
 from .metrics import Scores, picture_scores, psnr, seen_mask
-from .networks import Networks, Rivals
+from .rivals import Rivals
 from .scenes import Trial
 
 STUDENT_STEPS, TEACHER_STEPS = (1, 2, 4), (4, 8, 32)
@@ -35,7 +36,7 @@ class Plan:
     """Of which the mean is taken; 1 leaves that out."""
 
 
-def novel_views(nets: Networks, rivals: Rivals, trial: Trial, plan: Plan, digest: "hashlib._Hash") -> Rows:
+def novel_views(nets: Prior, rivals: Rivals, trial: Trial, plan: Plan, digest: "hashlib._Hash") -> Rows:
     """The scores of each way to make a batch's targets; `seconds` are those of a scene, without its condition.
 
     Args:
@@ -78,7 +79,7 @@ def novel_views(nets: Networks, rivals: Rivals, trial: Trial, plan: Plan, digest
     return rows
 
 
-def camera_control(nets: Networks, trial: Trial, known: int, amounts: Sequence[float]) -> Scores:
+def camera_control(nets: Prior, trial: Trial, known: int, amounts: Sequence[float]) -> Scores:
     """PSNR [b] of the student's 4 steps beside the true targets, when it is told other poses than theirs.
 
     `permuted`: each target gets the pose of the next. A number: all targets are turned by so many radians about random
@@ -99,13 +100,13 @@ def camera_control(nets: Networks, trial: Trial, known: int, amounts: Sequence[f
     return scores
 
 
-def condition_of(nets: Networks, clips: Clips, known: int, poses: Tensor | None = None) -> Condition:
+def condition_of(nets: Prior, clips: Clips, known: int, poses: Tensor | None = None) -> Condition:
     """What a denoiser is told of clips, whose poses may be replaced."""
     told = clips.world_to_camera if poses is None else poses
     return make_condition(clips.rgb[:, :known], told, clips.K, clips.times, nets.student.planes, use_rays=nets.rays)
 
 
-def student_views(nets: Networks, condition: Condition, known: int, steps: int, generator: torch.Generator) -> Tensor:
+def student_views(nets: Prior, condition: Condition, known: int, steps: int, generator: torch.Generator) -> Tensor:
     """[b, t, 3, h, w] 0 to 1: the targets as the student makes them."""
     views = sample(lambda x, t: denoise(nets.student, x, t, condition), condition, steps, generator)
     return (0.5 * views[:, known:] + 0.5).clamp(0, 1)

@@ -13,11 +13,12 @@ from ..data.captures import Captures
 from ..data.folders import LISTS, read_capture
 from ..data.gaussian_scenes import FOLDERS, open_scenes
 from ..data.mixture import Source
+from ..weights import Prior
 from .baselines import copied, regressed
 from .gaussians import gaussian_scores
 from .metrics import laplacian_energy, psnr
-from .networks import Networks, Rivals
 from .novel_views import COPY, FEW, REGRESSION, Rows, condition_of, student_views
+from .rivals import Rivals
 from .scenes import Trial
 
 CLIPS = 32  # of each source, at most
@@ -47,7 +48,7 @@ def real_scenes(folder: Path, device: torch.device) -> dict[str, Callable[[], So
     return found
 
 
-def outside_scores(nets: Networks, rivals: Rivals, trial: Trial, known: int, views: int) -> Rows:
+def outside_scores(nets: Prior, rivals: Rivals, trial: Trial, known: int, views: int) -> Rows:
     """Scores of copies, the regression net and the student at a batch's targets, and of Gaussians at unseen poses.
 
     `solid` is the share of pixels that show anything, for an object on nothing makes every figure kinder.

@@ -17,14 +17,15 @@ from ...files import cause, replacing
 from ...machine import describe, line, peak_memory
 from ..data.mixture import Source
 from ..training.options import PriorOptions
+from ..weights import Prior, open_prior
 from ..worlds.scenes import WorldOptions
 from ..worlds.source import WorldSource
 from .bars import Bar, control_bar, splat_bar, view_bars
 from .gaussians import gaussian_scores, short_scores
 from .metrics import Scores
-from .networks import Networks, Rivals, open_networks, open_rivals
 from .novel_views import COPY, PERTURBATIONS, Plan, Rows, camera_control, novel_views
 from .outside import CLIPS, outside_scores, real_scenes
+from .rivals import Rivals, open_rivals
 from .scenes import Trial, trials
 from .summary import ablation_table, control_table, outside_table, splat_table, view_table
 from .table import Report, Table, as_json, markdown
@@ -76,7 +77,7 @@ class Bench:
 
     options: PriorOptions
     asked: EvaluateOptions
-    nets: Networks
+    nets: Prior
     rivals: Rivals
     device: torch.device
     stages: Stages
@@ -106,7 +107,7 @@ def evaluate(options: PriorOptions, asked: EvaluateOptions, notes: Console) -> R
     """
     begun = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     bench = _opened(options, asked)
-    others = {name: open_networks(folder, bench.device) for name, folder in asked.ablations}
+    others = {name: open_prior(str(folder), bench.device) for name, folder in asked.ablations}
     real = {} if asked.shared is None else real_scenes(asked.shared, bench.device)
     tables: list[Table] = []
     bars: dict[str, list[Bar]] = {}
@@ -152,7 +153,7 @@ def evaluate(options: PriorOptions, asked: EvaluateOptions, notes: Console) -> R
 def _opened(options: PriorOptions, asked: EvaluateOptions) -> Bench:
     """All that is given, found to be there."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    nets, rivals = open_networks(asked.prior, device), open_rivals(asked.prior, device)
+    nets, rivals = open_prior(str(asked.prior), device), open_rivals(asked.prior, device)
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -211,7 +212,7 @@ def _splats(bench: Bench, split: str, notes: Console) -> Rows:
     return _joined(rows)
 
 
-def _ablations(bench: Bench, priors: dict[str, Networks], notes: Console) -> Rows:
+def _ablations(bench: Bench, priors: dict[str, Prior], notes: Console) -> Rows:
     """A few scores of each prior on the same scenes."""
     rows: list[Rows] = []
     known = bench.known[0]

@@ -28,7 +28,6 @@ from lyra.engine.prior.evaluation.metrics import (
     seen_mask,
     unprojected,
 )
-from lyra.engine.prior.evaluation.networks import open_networks
 from lyra.engine.prior.evaluation.novel_views import COPY, FEW, MANY, SAMPLES, condition_of, moved, student_views
 from lyra.engine.prior.evaluation.outside import real_scenes
 from lyra.engine.prior.evaluation.run import EvaluateOptions
@@ -40,6 +39,7 @@ from lyra.engine.prior.models import Denoiser, GaussianDecoder, config_of
 from lyra.engine.prior.pruning import prune
 from lyra.engine.prior.training.options import PriorOptions, read_options
 from lyra.engine.prior.training.stages import save_network
+from lyra.engine.prior.weights import open_prior
 from lyra.engine.prior.worlds.scenes import WorldOptions
 from lyra.engine.prior.worlds.source import WorldSource
 from lyra.engine.prior.worlds.trace import trace
@@ -85,7 +85,7 @@ def save_random(options: PriorOptions, folder: Path, names: tuple[str, ...]) -> 
         save_network(network, folder / name)
     torch.manual_seed(9)
     save_network(GaussianDecoder(**config_of(options.decoder.network, options.planes)), folder / "decoder")
-    (folder / "prior.json").write_text(json.dumps({"name": "toy", "size": [12, 12]}))
+    (folder / "prior.json").write_text(json.dumps({"name": "toy", "size": [12, 12], "rays": True, "fused": True}))
 
 
 def test_energy_of_a_picture_is_its_laplacian_and_falls_with_blur() -> None:
@@ -279,7 +279,7 @@ def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*given, "--out", str(tmp_path / "a"), "--ablation", f"other={tmp_path / 'other'}"]) == 0
     said = capsys.readouterr().out
     source = WorldSource(WorldOptions(split="validation", moving=0.0))
-    nets, digest = open_networks(prior, torch.device("cpu")), hashlib.sha256()
+    nets, digest = open_prior(str(prior), torch.device("cpu")), hashlib.sha256()
     for trial in trials(source, "validation", 4, 3, options.size, options.seed, torch.device("cpu")):
         condition = condition_of(nets, trial.clips, 2)
         made = student_views(nets, condition, 2, 4, trial.dice.of("student 2 4 0"))
@@ -306,7 +306,7 @@ def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (["--prior", "nowhere"], "nowhere: no such folder, give the folder `prior` that training wrote"),
+        (["--prior", "nowhere"], "prior 'nowhere' is neither shipped nor a folder"),
         (["--scenes", "1"], "--scenes 1 is too few for an interval: give 2 or more"),
         (["--ablation", "plain"], "--ablation 'plain' names no prior: give NAME=FOLDER"),
         (["--config", "none.yaml"], "none.yaml: no such file"),

@@ -1,0 +1,30 @@
+"""What the student of a prior is compared with: networks that training leaves beside it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...errors import InputError
+from ..denoiser import DenoiserNetwork
+from ..weights import load_network
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """What the student is compared with."""
+
+    teacher: DenoiserNetwork
+    regression: DenoiserNetwork
+
+
+def open_rivals(folder: Path, device: torch.device) -> Rivals:
+    """The teacher and the regression net in a prior's folder.
+
+    Raises:
+        InputError: a part is missing or damaged.
+    """
+    teacher, regression = load_network(folder / "teacher", device), load_network(folder / "regression", device)
+    if not isinstance(teacher, DenoiserNetwork) or not isinstance(regression, DenoiserNetwork):
+        raise InputError(f"{folder}: teacher and regression hold other networks: give a folder that training wrote")
+    return Rivals(teacher, regression)
