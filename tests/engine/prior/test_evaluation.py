@@ -310,7 +310,7 @@ def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--scenes", "1"], "--scenes 1 is too few for an interval: give 2 or more"),
         (["--ablation", "plain"], "--ablation 'plain' names no prior: give NAME=FOLDER"),
         (["--config", "none.yaml"], "none.yaml: no such file"),
-        (["--ablation", "x=nowhere"], "nowhere: no such folder"),
+        (["--ablation", "x=nowhere"], "prior 'nowhere' is neither shipped nor a folder"),
         (["--shared", "nowhere"], "nowhere: holds no posed pictures in `data`, no scene in `scenes`"),
     ],
 )
