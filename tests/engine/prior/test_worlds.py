@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from lyra.engine.errors import InputError
-from lyra.engine.prior.clips import median_depth
+from lyra.engine.prior.clips import unit_of
 from lyra.engine.prior.worlds import hits, paths, shapes, textures
 from lyra.engine.prior.worlds.record import FAR, Worlds
 from lyra.engine.prior.worlds.scenes import WorldOptions
@@ -226,9 +226,9 @@ def test_cameras_keep_to_free_space() -> None:
         assert (gap > 0.25 * rig.distance[:, None, None])[(worlds.objects.kind >= 0)[:, None].expand_as(gap)].all()
         clips = source.clips(120, 5, (16, 16), g)
         middle = clips.depth[:, 0, 4:12, 4:12].flatten(1).amin(1)
-        assert (middle > 0.25 * median_depth(clips)).float().mean() > 0.99
+        assert (middle > 0.25 * unit_of(clips)).float().mean() > 0.99
         baseline = torch.cdist(eyes(clips.world_to_camera), eyes(clips.world_to_camera)).flatten(1).amax(1)
-        share = baseline / median_depth(clips)
+        share = baseline / unit_of(clips)
         assert 0.1 < share.median() < 0.5 and share.max() < 0.9
         first = (clips.times[:, 0] == 0).float().mean()
         assert first < 0.5  # view 0 is not always where the path begins
