@@ -11,8 +11,9 @@ from ....kernels.constants import SH_C0
 from ...formats.registry import save
 from ...scene.gaussians import Gaussians
 from ..clips import Clips
+from ..inference import decode
 from ..pruning import prune
-from ..training.splatting import decode, draw_gaussians
+from ..training.splatting import draw_gaussians
 from ..weights import Prior
 from .geometry import depth_scores, point_scores, splat_points, surface_points
 from .metrics import Scores, laplacian_energy, psnr
