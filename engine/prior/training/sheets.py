@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ...files import replacing
 from ..clips import Clips, normalised
 from ..denoiser import denoise
+from ..evaluation.metrics import psnr
 from ..inference import decode
 from ..sampling import integrate, sample
 from ..worlds.scenes import WorldOptions
@@ -43,7 +44,7 @@ def denoiser_sheet(options: PriorOptions, device: torch.device, *, few: bool) ->
         rows = [clips.rgb, *found.values()]
         write_sheet(path, torch.stack([row[:SHOWN] for row in rows], 1).flatten(0, 1))
         truth = clips.rgb[:, known:]
-        return {f"psnr_{steps}": _psnr(views[:, known:], truth) for steps, views in found.items()}
+        return {f"psnr_{steps}": _mean_psnr(views[:, known:], truth) for steps, views in found.items()}
 
     return report
 
@@ -71,7 +72,7 @@ def decoder_sheet(options: PriorOptions, student: nn.Module, device: torch.devic
                 )
                 drawn = draw_gaussians(found, frames.wanted).rgb.permute(0, 1, 4, 2, 3).clamp(0, 1)
                 truth = clips if name == "generated" else frames.wanted
-                told[f"psnr_unseen_{name}"] = _psnr(drawn[:, decoder.views :], truth.rgb[:, decoder.views :])
+                told[f"psnr_unseen_{name}"] = _mean_psnr(drawn[:, decoder.views :], truth.rgb[:, decoder.views :])
                 rows += [frames.wanted.rgb, drawn]
         write_sheet(path, torch.stack([row[:SHOWN] for row in rows], 1).flatten(0, 1))
         return told
@@ -93,7 +94,5 @@ def _validation(options: PriorOptions, views: int, device: torch.device, moving:
     return normalised(source.clips(SCENES, views, options.size, torch.Generator().manual_seed(SEED)))
 
 
-def _psnr(found: Tensor, truth: Tensor) -> float:
-    """Of each picture, then the mean."""
-    errors = (found - truth).square().flatten(2).mean(dim=2)
-    return float((-10 * errors.clamp(min=1e-10).log10()).mean())
+def _mean_psnr(found: Tensor, truth: Tensor) -> float:
+    return float(psnr(found, truth).mean())
