@@ -50,8 +50,8 @@ class EvaluationOptions:
 
     config: Path
     """YAML file that the prior was trained by."""
-    prior: Path
-    """Folder of its networks: teacher, regression, student and decoder."""
+    prior: str
+    """The name of one that comes with Lyra, or a folder with teacher, regression, student and decoder."""
     out: Path
     """Folder of tables.md, tables.json and examples of Gaussians."""
     scenes: int = 200

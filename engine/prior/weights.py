@@ -33,17 +33,27 @@ class Prior:
     fused: bool = True  # whether the decoder's views were shown each other
 
 
-def open_prior(name: str, device: torch.device | str = "cpu") -> Prior:
-    """One that is shipped, by its name, or one in a folder.
+def prior_folder(name: str) -> Path:
+    """Where the networks of a prior lie: one that is shipped, by its name, or the folder of this name.
 
     Raises:
-        InputError: there is none, or a part of it is missing or damaged.
+        InputError: there is none.
     """
     shipped = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir()) if SHIPPED.is_dir() else []
     folder = SHIPPED / name if name in shipped else Path(name)
     if not folder.is_dir():
         choices = ", ".join([*shipped, "or a folder that training wrote"])
         raise InputError(f"prior {name!r} is neither shipped nor a folder: give {choices}")
+    return folder
+
+
+def open_prior(name: str, device: torch.device | str = "cpu") -> Prior:
+    """One that is shipped, by its name, or one in a folder.
+
+    Raises:
+        InputError: there is none, or a part of it is missing or damaged.
+    """
+    folder = prior_folder(name)
     student, decoder = (load_network(folder / part, device) for part in ("student", "decoder"))
     if not isinstance(student, DenoiserNetwork) or not isinstance(decoder, DecoderNetwork):
         raise InputError(f"{folder}: student and decoder hold other networks: give a folder that training wrote")

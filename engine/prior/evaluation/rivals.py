@@ -1,13 +1,12 @@
 """What the student of a prior is compared with: networks that training leaves beside it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from ...errors import InputError
 from ..denoiser import DenoiserNetwork
-from ..weights import load_network
+from ..weights import load_network, prior_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +17,13 @@ class Rivals:
     regression: DenoiserNetwork
 
 
-def open_rivals(folder: Path, device: torch.device) -> Rivals:
-    """The teacher and the regression net in a prior's folder.
+def open_rivals(name: str, device: torch.device) -> Rivals:
+    """The teacher and the regression net of a prior, which is shipped or in a folder.
 
     Raises:
         InputError: a part is missing or damaged.
     """
+    folder = prior_folder(name)
     teacher, regression = load_network(folder / "teacher", device), load_network(folder / "regression", device)
     if not isinstance(teacher, DenoiserNetwork) or not isinstance(regression, DenoiserNetwork):
         raise InputError(f"{folder}: teacher and regression hold other networks: give a folder that training wrote")

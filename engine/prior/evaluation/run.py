@@ -38,7 +38,7 @@ KNOWN = (1, 2)
 class EvaluateOptions:
     """What is measured, and how much of it."""
 
-    prior: Path
+    prior: str
     out: Path
     scenes: int = 200
     """Of each split."""
@@ -153,7 +153,7 @@ def evaluate(options: PriorOptions, asked: EvaluateOptions, notes: Console) -> R
 def _opened(options: PriorOptions, asked: EvaluateOptions) -> Bench:
     """All that is given, found to be there."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    nets, rivals = open_prior(str(asked.prior), device), open_rivals(asked.prior, device)
+    nets, rivals = open_prior(asked.prior, device), open_rivals(asked.prior, device)
     try:
         asked.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad
 from ....kernels.constants import SH_C0
 from ....kernels.options import Options
 from ...renderer import render
-from ...scene.gaussians import Gaussians, base_colors
+from ...scene.gaussians import Gaussians, base_colors, merge
 from ..rays import pixel_directions
 from .inputs import View
 
@@ -30,7 +30,7 @@ LEAST_ALPHA = 0.05  # of a pixel that becomes a splat
 
 
 def picture_splats(view: View, depth: Tensor, limit: int) -> Gaussians:
-    """Splats in the camera's axes.
+    """Splats in the camera's axes, whose rendering there is as sharp as the picture.
 
     Args:
         view: of which only the intrinsics of the camera count.
@@ -40,22 +40,41 @@ def picture_splats(view: View, depth: Tensor, limit: int) -> Gaussians:
     Returns:
         Harmonics of degree 0, those of the smallest blocks first.
     """
-    solid = view.alpha.clamp(min=LEAST_ALPHA)
-    planes = torch.cat((view.rgb.permute(2, 0, 1) / solid, 1 / depth[None], view.alpha[None]))
-    planes = _padded(planes, "replicate")
-    wanted = _padded((view.alpha >= LEAST_ALPHA).float()[None], "constant")[0] > 0
-    places = _places(planes[:4], wanted, limit)
-    weighted = _pyramid(torch.cat((planes[:4] * planes[4], planes[4:])))
-    discs = []
-    for i, (level, place) in enumerate(zip(weighted, places, strict=True)):
-        means = torch.where(level[4] > 0, level[:4] / level[4].clamp(min=1e-6), planes[3].mean())
-        discs.append(_discs(means, level[4], view.camera.K, i, place))
-    names = discs[0].tensors()
-    splats = Gaussians(**{name: torch.cat([part.tensors()[name] for part in discs]) for name in names})
+    places = _places_of(view, depth, limit)
+    splats = _laid(view, depth, places)
     indices = [place.flatten().nonzero()[:, 0] for place in places]
     for _ in range(SHARPENED if len(splats) else 0):
         splats = _sharpened(splats, view, indices)
     return splats
+
+
+def discs(view: View, depth: Tensor, limit: int) -> Gaussians:
+    """The same without sharpening, for a view that shows parts only or is blurred itself."""
+    return _laid(view, depth, _places_of(view, depth, limit))
+
+
+def _planes(view: View, depth: Tensor) -> Tensor:
+    """[5, h, w] in whole blocks of the largest side: colours, inverse depth, alpha."""
+    solid = view.alpha.clamp(min=LEAST_ALPHA)
+    planes = torch.cat((view.rgb.permute(2, 0, 1) / solid, 1 / depth[None], view.alpha[None]))
+    return _padded(planes, "replicate")
+
+
+def _places_of(view: View, depth: Tensor, limit: int) -> list[Tensor]:
+    """Where the discs of each side of blocks stand."""
+    wanted = _padded((view.alpha >= LEAST_ALPHA).float()[None], "constant")[0] > 0
+    return _places(_planes(view, depth)[:4], wanted, limit)
+
+
+def _laid(view: View, depth: Tensor, places: list[Tensor]) -> Gaussians:
+    """Discs at some places, those of the smallest blocks first."""
+    planes = _planes(view, depth)
+    weighted = _pyramid(torch.cat((planes[:4] * planes[4], planes[4:])))
+    found = []
+    for i, (level, place) in enumerate(zip(weighted, places, strict=True)):
+        means = torch.where(level[4] > 0, level[:4] / level[4].clamp(min=1e-6), planes[3].mean())
+        found.append(_discs(means, level[4], view.camera.K, i, place))
+    return merge(found)
 
 
 def _sharpened(splats: Gaussians, view: View, indices: list[Tensor]) -> Gaussians:

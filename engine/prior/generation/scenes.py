@@ -18,7 +18,7 @@ from ..data.resampling import lens_of
 from ..weights import Prior
 from .depth import LEAST, aligned, completed, fitted, guided
 from .depth_models import Kind
-from .fill import Shown, hidden, kept, most_seen
+from .fill import Shown, in_holes, patch
 from .inputs import SOLID, Sources, View, lens, scaled
 from .paths import path_poses
 from .picture_splats import picture_splats
@@ -32,6 +32,7 @@ CUTOUT = 0.95  # mean alpha of a picture, below which it shows an object on noth
 A_PATH = 4  # views along a named path
 MOST_TARGETS = 24  # views along a given path
 THREADS = 2  # of torch, on any machine
+MOST_SPLATS = 16_000_000
 SWEPT = 96  # pixels of the longer side in which the unit of posed views is found
 
 
@@ -44,7 +45,7 @@ class GenerationOptions:
     splats: int = 200_000
     """Splats of the pictures, at most."""
     preset: Preset = "dense"
-    """compact: 2,500 splats in all at most; of the prior's, those that add the most to renderings."""
+    """compact: 2,500 splats in all at most."""
     seed: int = 0
     scale: float | None = None
     """Median depth of a picture without a known camera, in units of the scene."""
@@ -52,7 +53,7 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         for name, value, least, most in (
             ("steps", self.steps, 1, 4),
-            ("splats", self.splats, 1000, 16_000_000),
+            ("splats", self.splats, 1000, MOST_SPLATS),
             ("seed", self.seed, 0, 2**63 - 1),
         ):
             if not least <= value <= most:
@@ -133,10 +134,8 @@ def generate(
         options.steps,
         torch.Generator().manual_seed(options.seed),
     )
-    pictures, fill = _assembled(views, known, groups, depth, limit, unit)
-    if options.preset == "compact":
-        fill = most_seen(pictures, fill, _low_cameras(known, groups), COMPACT - len(pictures))
-    splats = merge([pictures, fill])
+    most = COMPACT if options.preset == "compact" else MOST_SPLATS
+    splats = _assembled(views, known, groups, depth, (limit, most), unit)
     to_world = torch.linalg.inv(first)
     to_world[:3, :3] *= unit
     to_world[3] = torch.tensor([0.0, 0.0, 0.0, 1.0])
@@ -175,51 +174,51 @@ def _low_lens(camera: Camera, size: tuple[int, int]) -> Tensor:
     return lens_of(camera.K, (0.0, 0.0, float(camera.width), float(camera.height)), size)
 
 
-def _low_cameras(known: Clips, groups: Sequence[Imagined]) -> list[Camera]:
-    """Of the known views, then of all generated ones, in normalised units."""
-    pairs = list(zip(known.world_to_camera[0], known.K[0], strict=True))
-    for group in groups:
-        clips = group.clips
-        pairs += zip(clips.world_to_camera[0, group.known :], clips.K[0, group.known :], strict=True)
-    return [_camera(pose, K, known.size) for pose, K in pairs]
-
-
-def _camera(pose: Tensor, K: Tensor, size: tuple[int, int]) -> Camera:
-    return Camera(pose.double(), *lens(K), *size)
-
-
 def _assembled(
     views: Sequence[View],
     known: Clips,
     groups: Sequence[Imagined],
     depth: KnownDepth | None,
-    left: int,
+    limits: tuple[int, int],
     unit: float,
-) -> tuple[Gaussians, Gaussians]:
-    """Splats of each picture where those before it show nothing; and the prior's where no picture does.
+) -> Gaussians:
+    """Splats of each picture where those before it leave holes; then the prior's, farthest views first.
 
-    In normalised units; `left` is how many splats the pictures may take.
+    In normalised units; `limits` are how many splats the pictures may take, and how many all may.
     """
     shown: list[Shown] = []
-    pictures: list[Gaussians] = []
-    fill: list[Gaussians] = []
+    left = limits[0]
+    scene: Gaussians | None = None
     for i, view in enumerate(views):
         z = _full_depth(view, known, groups, i, depth if i == 0 else None, unit)
         camera = replace(view.camera, world_to_camera=known.world_to_camera[0, i].double())
-        share = left // (len(views) - i)
-        splats = transform(picture_splats(view, z, share), torch.linalg.inv(camera.world_to_camera))
-        for before in shown:
-            splats = splats.select(hidden(splats, before))
+        splats = picture_splats(view, z, left // (len(views) - i))
+        splats = transform(splats, torch.linalg.inv(camera.world_to_camera))
+        if scene is not None:
+            splats = in_holes(scene, splats, camera, shown)
         left -= len(splats)
-        pictures.append(splats)
+        scene = splats if scene is None else merge([scene, splats])
         shown.append(Shown(camera, torch.where(view.alpha >= SOLID, z, torch.inf)))
-    footprint = 1 / float(known.K[0, 0, 0, 0])
+    assert scene is not None
+    left = limits[1] - len(scene)
     cutout = float(views[0].alpha.mean()) < CUTOUT
-    for group in groups:
-        fill += [kept(splats, shown, footprint, cutout) for splats in group.splats[group.known :]]
-        cameras = _low_cameras(known, [group])[len(views) :]
-        shown += [Shown(camera, z) for camera, z in zip(cameras, group.depths[group.known :], strict=True)]
-    return merge(pictures), merge(fill)
+    made = [made for group in groups for made in _made_views(group)]
+    made.sort(key=lambda pair: -float(pair[0].camera.position.norm()))  # stable; normalised: view 0 is at the origin
+    for i, (view, z) in enumerate(made):
+        splats = patch(scene, shown, view, z, left // (len(made) - i), cutout)
+        left -= len(splats)
+        scene = merge([scene, splats])
+    return scene
+
+
+def _made_views(group: Imagined) -> list[tuple[View, Tensor]]:
+    """The views that the prior made and their depths, in its pixels and in normalised units."""
+    clips, first = group.clips, group.known
+    pictures = zip(clips.rgb[0, first:], clips.world_to_camera[0, first:], clips.K[0, first:], strict=True)
+    return [
+        (View(rgb.permute(1, 2, 0), torch.ones_like(z), Camera(pose.double(), *lens(K), *clips.size)), z)
+        for (rgb, pose, K), z in zip(pictures, group.depths[first:], strict=True)
+    ]
 
 
 def _full_depth(

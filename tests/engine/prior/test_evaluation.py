@@ -339,7 +339,7 @@ def test_real_scenes_are_measured_and_bad_ones_named(tmp_path: Path) -> None:
     save(ball_scene, scenes / "ball.ply")
     save(replace(ball_scene, opacities=torch.full((600,), 0.001)), scenes / "thin.ply")
     (scenes / "notes.txt").write_text("no scene")
-    asked = EvaluateOptions(prior, tmp_path / "out", 2, 1, tmp_path / "real")
+    asked = EvaluateOptions(str(prior), tmp_path / "out", 2, 1, tmp_path / "real")
     with torch.no_grad():
         bench = opened_bench(read_options(config), asked)
         rows, left_out = real_scores(bench, real_scenes(tmp_path / "real", torch.device("cpu")), Console(quiet=True))
