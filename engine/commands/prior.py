@@ -1,7 +1,8 @@
-"""`lyra prior train | distill | evaluate`: the prior is made and measured."""
+"""`lyra prior train | distill | ablate | evaluate`: the prior is made and measured."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
@@ -10,10 +11,11 @@ from rich.console import Console
 from ..command_line import parse
 from ..errors import InputError
 
-HELP = """usage: lyra prior train|distill|evaluate --config FILE.yaml ...
+HELP = """usage: lyra prior train|distill|ablate|evaluate --config FILE.yaml ...
 
   train     The teacher, the regression net or the Gaussian decoder.
   distill   The student of few steps, from the teacher.
+  ablate    Short trainings, each without one part of the method, to see what it is worth.
   evaluate  Tables of a prior on scenes that it never saw.
 
 lyra prior train --help tells more."""
@@ -45,6 +47,16 @@ class TrainOptions(StageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AblateOptions(StageOptions):
+    """Train a prior for each ablation and a reference beside them, into folders of `out` by their names."""
+
+    share: float = 0.1
+    """Share of the configuration's steps that each takes."""
+    only: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Train this ablation alone; repeatable. All but `no-rays` need the reference's student."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """Measure a prior on scenes that it never saw, and write tables as Markdown and JSON."""
 
@@ -58,8 +70,8 @@ class EvaluationOptions:
     """Held-out scenes of each split."""
     shared: Path | None = None
     """Folder with real scenes: posed pictures under `data`, Gaussians in `scenes`."""
-    ablation: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """NAME=FOLDER of a prior trained another way; repeatable."""
+    ablations: Path | None = None
+    """Folder that `lyra prior ablate` wrote."""
     quick: bool = False
     """16 scenes of each split at most and the mean of 4 samples: whether all works, no more."""
 
@@ -97,19 +109,13 @@ def _evaluate(arguments: list[str]) -> None:
     from ..prior.evaluation.table import shown, verdict
     from ..prior.training.options import read_options
 
-    ablations = []
-    for text in given.ablation:
-        name, equals, folder = text.partition("=")
-        if not (name and equals and folder):
-            raise InputError(f"--ablation {text!r} names no prior: give NAME=FOLDER")
-        ablations.append((name, Path(folder)))
     asked = EvaluateOptions(
         given.prior,
         given.out,
         min(given.scenes, QUICK_SCENES) if given.quick else given.scenes,
         QUICK_SAMPLES if given.quick else SAMPLES,
         given.shared,
-        tuple(ablations),
+        given.ablations,
     )
     report = evaluate(read_options(given.config), asked, Console(stderr=True))
     for scenes, bars in report.bars.items():
@@ -120,20 +126,42 @@ def _evaluate(arguments: list[str]) -> None:
     print(f"wrote {given.out / 'tables.md'} and tables.json")
 
 
-def _run(stages: list[str], given: StageOptions) -> None:
-    from ..prior.training.loop import RunOptions
+def _ablate(arguments: list[str]) -> None:
+    given = parse(AblateOptions, arguments, "lyra prior ablate")
+    from ..prior.training.ablations import ABLATIONS, shortened, train_ablation
     from ..prior.training.options import read_options
-    from ..prior.training.stages import run_stage
 
-    options, notes = read_options(given.config), Console(stderr=True)
-    begun = time.monotonic()
-    for stage in stages:
-        left = None if given.minutes is None else given.minutes - (time.monotonic() - begun) / 60
-        run = RunOptions(given.out, left, given.report_every, given.save_every)
-        done = run_stage(stage, options, run, notes)
-        print(f"{stage}: {'done' if done else 'stopped, run the same command to go on'}")
-        if not done:
+    options, run, left = shortened(read_options(given.config), given.share), _run_options(given), _clock(given)
+    for name in given.only or ABLATIONS:
+        if not _told(name, train_ablation(name, options, run, left, Console(stderr=True))):
             return
 
 
-VERBS = {"train": _train, "distill": _distill, "evaluate": _evaluate}
+def _run(stages: list[str], given: StageOptions) -> None:
+    from ..prior.training.options import read_options
+    from ..prior.training.stages import run_stage
+
+    options, run, left = read_options(given.config), _run_options(given), _clock(given)
+    for stage in stages:
+        if not _told(stage, run_stage(stage, options, replace(run, minutes=left()), Console(stderr=True))):
+            return
+
+
+def _run_options(given: StageOptions):
+    from ..prior.training.loop import RunOptions
+
+    return RunOptions(given.out, given.minutes, given.report_every, given.save_every)
+
+
+def _clock(given: StageOptions) -> Callable[[], float | None]:
+    """Tells the minutes that remain of those given."""
+    begun = time.monotonic()
+    return lambda: None if given.minutes is None else given.minutes - (time.monotonic() - begun) / 60
+
+
+def _told(what: str, done: bool) -> bool:
+    print(f"{what}: {'done' if done else 'stopped, run the same command to go on'}")
+    return done
+
+
+VERBS = {"train": _train, "distill": _distill, "ablate": _ablate, "evaluate": _evaluate}

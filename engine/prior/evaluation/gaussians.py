@@ -59,11 +59,14 @@ def gaussian_scores(nets: Prior, trial: Trial, known: int | None, views: int, fo
 
 
 def short_scores(nets: Prior, trial: Trial, known: int, views: int) -> Scores:
-    """What ablations are compared by: new views in 4 steps, and dense Gaussians of them at poses that nobody saw."""
+    """What ablations are compared by: new views in 4 steps, and Gaussians of them at poses that nobody saw."""
     inputs, planes = decoder_inputs(nets, trial, known, views), nets.decoder.planes
     dense = decode(nets.decoder, inputs, inputs.times[:, 0], planes, fused=nets.fused, use_rays=nets.rays)
+    compact = prune(dense, inputs.world_to_camera, inputs.K, inputs.size, COMPACT)
+    unseen = trial.clips.views(slice(views, None))
     made, truth = inputs.rgb[:, known:], trial.clips.rgb[:, known:views]
-    return held_out_scores(dense, trial.clips.views(slice(views, None))) | {
+    return held_out_scores(dense, unseen) | {
+        "compact psnr": held_out_scores(compact, unseen)["psnr"],
         "views psnr": psnr(made, truth),
         "views energy": laplacian_energy(made),
         "true views energy": laplacian_energy(truth),

@@ -25,7 +25,7 @@ from .gaussians import gaussian_scores, short_scores
 from .metrics import Scores
 from .novel_views import COPY, PERTURBATIONS, Plan, Rows, camera_control, novel_views
 from .outside import CLIPS, outside_scores, real_scenes
-from .rivals import Rivals, open_rivals
+from .rivals import Rivals, open_ablations, open_rivals
 from .scenes import Trial, trials
 from .summary import ablation_table, control_table, outside_table, splat_table, view_table
 from .table import Report, Table, as_json, markdown
@@ -46,8 +46,8 @@ class EvaluateOptions:
     """Of each scene, for the mean of samples."""
     shared: Path | None = None
     """A folder with real scenes."""
-    ablations: tuple[tuple[str, Path], ...] = ()
-    """Names and folders of priors trained another way."""
+    ablations: Path | None = None
+    """A folder with the priors of ablations, in folders by their names."""
 
     def __post_init__(self) -> None:
         if self.scenes < 2:
@@ -107,7 +107,7 @@ def evaluate(options: PriorOptions, asked: EvaluateOptions, notes: Console) -> R
     """
     begun = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     bench = _opened(options, asked)
-    others = {name: open_prior(str(folder), bench.device) for name, folder in asked.ablations}
+    others = {} if asked.ablations is None else open_ablations(asked.ablations, bench.device)
     real = {} if asked.shared is None else real_scenes(asked.shared, bench.device)
     tables: list[Table] = []
     bars: dict[str, list[Bar]] = {}

@@ -274,9 +274,10 @@ def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixt
     config.write_text(TOY)
     options = read_options(config)
     save_random(options, prior, ("teacher", "regression", "student"))
-    save_random(options, tmp_path / "other", ("student",))
+    for name in ("reference", "no-rays"):
+        save_random(options, tmp_path / "runs" / name / "prior", ("student",))
     given = ["prior", "evaluate", "--config", str(config), "--prior", str(prior), "--scenes", "4", "--quick"]
-    assert main([*given, "--out", str(tmp_path / "a"), "--ablation", f"other={tmp_path / 'other'}"]) == 0
+    assert main([*given, "--out", str(tmp_path / "a"), "--ablations", str(tmp_path / "runs")]) == 0
     said = capsys.readouterr().out
     source = WorldSource(WorldOptions(split="validation", moving=0.0))
     nets, digest = open_prior(str(prior), torch.device("cpu")), hashlib.sha256()
@@ -294,7 +295,9 @@ def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixt
     titles = [table["title"] for table in told["tables"]]
     assert [title.split(",")[0] for title in titles] == [*["New views"] * 4, titles[4], *["Gaussians"] * 2, "Ablations"]
     assert "PSNR alone rewards blur" in page and "MS-SSIM needs 176 pixels" in page
-    assert {row[0] for row in told["tables"][7]["rows"]} == {"toy", "other"}
+    ablations = {row[0]: dict(zip(told["tables"][7]["columns"], row, strict=True)) for row in told["tables"][7]["rows"]}
+    assert list(ablations) == ["toy", "reference", "no-rays"]
+    assert ablations["no-rays"]["over reference"] == {"mean": 0.0, "half": 0.0, "count": 4}  # the same weights
     splats = {row[0]: dict(zip(told["tables"][5]["columns"], row, strict=True)) for row in told["tables"][5]["rows"]}
     dense = splats["true views, dense"]
     assert dense["splats"] == len(load(tmp_path / "a" / "true-views-dense.ply")) == 3 * 12 * 12
@@ -308,9 +311,8 @@ def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (["--prior", "nowhere"], "prior 'nowhere' is neither shipped nor a folder"),
         (["--scenes", "1"], "--scenes 1 is too few for an interval: give 2 or more"),
-        (["--ablation", "plain"], "--ablation 'plain' names no prior: give NAME=FOLDER"),
         (["--config", "none.yaml"], "none.yaml: no such file"),
-        (["--ablation", "x=nowhere"], "prior 'nowhere' is neither shipped nor a folder"),
+        (["--ablations", "nowhere"], "nowhere holds no finished ablation: give a folder that lyra prior ablate wrote"),
         (["--shared", "nowhere"], "nowhere: holds no posed pictures in `data`, no scene in `scenes`"),
     ],
 )

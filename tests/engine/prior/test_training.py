@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from lyra.engine.prior.decoder import DecoderNetwork
 from lyra.engine.prior.denoiser import DenoiserNetwork, denoise
 from lyra.engine.prior.inference import decode
 from lyra.engine.prior.training import sheets
+from lyra.engine.prior.training.ablations import ABLATIONS, shortened
 from lyra.engine.prior.training.checkpoint import SHARD, load_checkpoint, save_checkpoint
 from lyra.engine.prior.training.denoising import as_batch, draw_batch, regression_loss
 from lyra.engine.prior.training.distillation import consistency_loss, ode_loss
@@ -29,6 +30,7 @@ from lyra.engine.prior.training.optimiser import follow, make_optimiser, rate_at
 from lyra.engine.prior.training.options import PriorOptions, Schedule, read_options
 from lyra.engine.prior.training.sources import Prepared, make_source
 from lyra.engine.prior.training.splatting import Frames, decoder_loss, normal_error
+from lyra.engine.prior.weights import TENSORS, open_prior
 from lyra.engine.prior.worlds.scenes import WorldOptions
 from lyra.engine.prior.worlds.source import WorldSource
 from lyra.engine.scene.gaussians import Gaussians
@@ -330,10 +332,50 @@ def test_all_stages_from_the_command_line(
     rows = [json.loads(row) for row in (out / "teacher/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4] and all(math.isfinite(row["psnr_1"]) for row in rows)
     assert (out / "decoder/pictures/0000003.png").read_bytes().startswith(b"\x89PNG")
-    from lyra.engine.prior.weights import open_prior
-
     prior = open_prior(str(out / "prior"))
     assert (prior.name, prior.size, prior.rays, prior.fused) == ("toy", (16, 16), True, True)
+
+
+def test_ablations_differ_in_one_thing_and_share_a_student(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheets, "SCENES", 2)
+    text = TOY.replace("schedule: {steps: 3, batch: 2}", "schedule: {steps: 8, batch: 2}\n  sparse_from: 0.5")
+    toy.write_text(text)
+    options = read_options(toy)
+    changed = {name: ablation.change(options) for name, ablation in ABLATIONS.items()}
+    assert changed.pop("reference") == options
+    for made in changed.values():
+        flat, plain = (_flat(asdict(o)) for o in (made, options))
+        assert sum(flat[name] != plain[name] for name in plain) == 1
+    half = shortened(options, 0.5)
+    assert (half.teacher.steps, half.distill.ode.steps, half.decoder.schedule.steps) == (2, 1, 4)
+    with pytest.raises(InputError, match="--share 0 of the steps"):
+        shortened(options, 0)
+    out = tmp_path / "runs"
+    common = ["prior", "ablate", "--config", str(toy), "--out", str(out), "--share", "0.5"]
+    assert main([*common, "--only", "no-fusion"]) == 2
+    assert "train the ablation reference first" in capsys.readouterr().err
+    assert main([*common, "--only", "none"]) == 2
+    assert "ablation 'none' is unknown: give reference, no-fusion" in capsys.readouterr().err
+    assert main(common) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{name}: done" for name in ABLATIONS]
+    priors = {name: open_prior(str(out / name / "prior")) for name in ABLATIONS}
+    assert [name for name, prior in priors.items() if not prior.fused] == ["no-fusion"]
+    assert [name for name, prior in priors.items() if not prior.rays] == ["no-rays"]
+    student = (out / "reference/prior/student" / TENSORS).read_bytes()
+    same = [name for name in ABLATIONS if (out / name / "prior/student" / TENSORS).read_bytes() == student]
+    assert same == [name for name in ABLATIONS if name != "no-rays"]
+    decoders = {(out / name / "prior/decoder" / TENSORS).read_bytes() for name in ABLATIONS}
+    assert len(decoders) == len(ABLATIONS)
+
+
+def _flat(tree: dict, path: str = "") -> dict[str, object]:
+    """The leaves of nested records by their paths."""
+    leaves: dict[str, object] = {}
+    for name, value in tree.items():
+        leaves |= _flat(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
+    return leaves
 
 
 @pytest.mark.parametrize(
