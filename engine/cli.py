@@ -66,3 +66,7 @@ def _help() -> str:
     width = max(map(len, COMMANDS))
     rows = [f"  {name:<{width}}  {told}" for name, told in COMMANDS.items()]
     return "\n".join(["usage: lyra COMMAND ...", "", *rows, "", "lyra COMMAND --help tells more."])
+
+
+if __name__ == "__main__":  # accelerate launch -m lyra.engine.cli
+    run()

@@ -52,7 +52,10 @@ class GenerateOptions(OutputOptions):
     cameras: Path | None = None
     """Camera list of a video: the cameras of frames evenly spread from its first to its last."""
     still: bool = False
-    """Take the first frame of a video as a picture."""
+    """Take the first frame of a video as a picture, or that at --time."""
+    time: float | None = None
+    """Things move in the video: make the scene as it is at this second of it. Its frames elsewhere only tell the prior
+    more."""
     depth: Path | None = None
     """Depth of the (first) picture: .npy of floats or a 16-bit PNG, z; 0 or NaN where unknown."""
     depth_scale: float = 1.0
@@ -85,7 +88,12 @@ def command(arguments: list[str]) -> None:
     device = _device(options.device)
     paths = _paths(options)
     sources = read_sources(
-        options.source, views=options.views, fov=options.fov, cameras=options.cameras, still=options.still
+        options.source,
+        views=options.views,
+        fov=options.fov,
+        cameras=options.cameras,
+        still=options.still,
+        time=options.time,
     )
     depth = _depth(options, sources)
     prior = open_prior(options.prior, device)
@@ -94,6 +102,7 @@ def command(arguments: list[str]) -> None:
         draw_preview(made.splats, [made.sources[0], *made.path], preview)
     files = [*sources.files, *(file for file in (options.depth,) if file is not None)]
     told = {"prior": prior.name, "steps": given.steps, "seed": given.seed, "preset": given.preset}
+    told |= {} if options.time is None else {"time": options.time}
     provenance = provenance_of(
         [source_of(file, None) for file in files],
         [{"generate": told}],

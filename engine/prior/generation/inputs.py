@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ class View:
     rgb: Tensor  # [h, w, 3] 0 to 1, on black where alpha is below 1
     alpha: Tensor  # [h, w] 0 to 1
     camera: Camera  # of these pixels
+    time: float = 0.0  # when it was taken, seconds; the same in all views of a scene in which nothing moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,13 @@ class Sources:
 
 
 def read_sources(
-    path: Path, *, views: int = 3, fov: float | None = None, cameras: Path | None = None, still: bool = False
+    path: Path,
+    *,
+    views: int = 3,
+    fov: float | None = None,
+    cameras: Path | None = None,
+    still: bool = False,
+    time: float | None = None,
 ) -> Sources:
     """The views in a picture, a video, a folder of posed pictures, or a list of them (.json).
 
@@ -49,34 +56,38 @@ def read_sources(
         fov: vertical, degrees, of a picture; by default what its EXIF tells, else 50.
         cameras: Lyra's camera list of a video, each a frame, evenly spread from the first to the last.
         still: of a video, the first frame is taken as a picture.
+        time: of a video in which things move, seconds from its first frame: the frame nearest to it comes first, and
+            every view keeps its time. With `still`, that frame is taken as a picture.
 
     Raises:
         InputError: nothing readable there, an option does not go with it, or it is out of range.
     """
-    sources = _read(path, views, fov, cameras, still)
+    sources = _read(path, views, fov, cameras, still, time)
     if not any(bool((view.alpha >= SOLID).any()) for view in sources.views):
         raise InputError(f"{path}: shows nothing, all of it is clear: give a picture with something solid")
     return sources
 
 
-def _read(path: Path, views: int, fov: float | None, cameras: Path | None, still: bool) -> Sources:
+def _read(path: Path, views: int, fov: float | None, cameras: Path | None, still: bool, time: float | None) -> Sources:
     if not 1 <= views <= MOST_VIEWS:
         raise InputError(f"--views {views} is out of range: give 1 to {MOST_VIEWS}")
     if fov is not None and not 1 <= fov <= 170:
         raise InputError(f"--fov {fov:g} is out of range: give 1 to 170 degrees")
     video = path.suffix.lower() in VIDEOS
-    if not video and (cameras is not None or still):
-        raise InputError(f"{path}: --cameras and --still are for videos: leave them out")
+    if not video and (cameras is not None or still or time is not None):
+        raise InputError(f"{path}: --cameras, --still and --time are for videos: leave them out")
+    if time is not None and not 0 <= time < math.inf:
+        raise InputError(f"--time {time:g} is out of range: give seconds from the first frame on")
     if still and cameras is not None:
         raise InputError("--still takes a frame as a picture and knows no --cameras: give one of them")
     if path.is_dir() or path.suffix.lower() == ".json" or (video and not still):
         if fov is not None:
             raise InputError(f"{path}: --fov {fov:g} is for a picture, these have cameras: leave it out")
-        return _frames(path, cameras, views) if video else _from_capture(read_capture(path), views)
+        return _frames(path, cameras, views, time) if video else _from_capture(read_capture(path), views)
     if video:
         from ..data.video import read_video
 
-        rgb, _ = read_video(path, 1, end=1e-6, longest=LONGEST)
+        rgb, _ = read_video(path, 1, start=time or 0.0, end=None if time else 1e-6, longest=LONGEST)
         return Sources((_picture(rgb[0], torch.ones(rgb.shape[1:3]), None, fov),), False, (path,))
     picture = read_picture(path)
     return Sources((_picture(picture.rgb, picture.alpha, picture.focal, fov),), False, (path,))
@@ -92,7 +103,7 @@ def scaled(view: View, pixels: float) -> View:
     planes, K = resampled(view, size)
     rgb, alpha = planes.split([3, 1])
     camera = Camera(view.camera.world_to_camera, *lens(K), *size)
-    return View(rgb.permute(1, 2, 0).contiguous(), alpha[0], camera)
+    return replace(view, rgb=rgb.permute(1, 2, 0).contiguous(), alpha=alpha[0], camera=camera)
 
 
 def resampled(view: View, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -107,15 +118,20 @@ def lens(K: Tensor) -> tuple[float, float, float, float]:
     return float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])
 
 
-def spread(cameras: Sequence[Camera], count: int) -> list[int]:
-    """So many of the cameras: the one nearest to the middle of all, then each as far as can be from those before."""
+def spread(cameras: Sequence[Camera], count: int, first: int | None = None) -> list[int]:
+    """So many of the cameras: the first, then each as far as can be from those before.
+
+    By default the first is the one nearest to the middle of all. Of those in one place, places in the list decide.
+    """
     eyes = torch.stack([camera.position for camera in cameras])
-    first = int((eyes - eyes.median(dim=0).values).norm(dim=1).argmin())
+    apart = torch.cat((eyes, 1e-6 * eyes.abs().amax().clamp(min=1) * torch.arange(len(eyes))[:, None]), 1)
+    if first is None:
+        first = int((eyes - eyes.median(dim=0).values).norm(dim=1).argmin())
     chosen = [first]
     looks = torch.stack([camera.world_to_camera[2, :3] for camera in cameras])
     facing = looks @ looks[first] > 0.5  # within 60 degrees, so that the views share what they show
     while len(chosen) < min(count, int(facing.sum())):
-        gaps = torch.cdist(eyes, eyes[chosen]).amin(dim=1)
+        gaps = torch.cdist(apart, apart[chosen]).amin(dim=1)
         gaps = torch.where(facing, gaps, -1.0)
         gaps[chosen] = -1.0
         chosen.append(int(gaps.argmax()))
@@ -139,28 +155,43 @@ def _from_capture(capture: Capture, count: int) -> Sources:
     return Sources(tuple(views), True, tuple(capture.pictures[i] for i in chosen))
 
 
-def _frames(path: Path, listed: Path | None, count: int) -> Sources:
+def _frames(path: Path, listed: Path | None, count: int, time: float | None) -> Sources:
     """Frames of a video, with the cameras of a list, else with estimated ones."""
     if listed is None:
         from .poses import estimated
 
-        return _chosen(path, *estimated(path, LONGEST), count)
+        return _chosen(path, *estimated(path, LONGEST), count, time)
     from ..data.video import read_video
 
     cameras = load_cameras(listed)
-    rgb, _ = read_video(path, len(cameras), longest=LONGEST)
+    rgb, seconds = read_video(path, len(cameras), longest=LONGEST)
     height, width = rgb.shape[1:3]
     for camera in cameras:
         if abs(camera.width * height - camera.height * width) > max(width, height):
             told = f"are {camera.width}x{camera.height} pixels, its frames {width}x{height}"
             raise InputError(f"{path}: the cameras of {listed} {told}: give one shape")
     fitting = [_fitted(camera, width, height) for camera in cameras]
-    return _chosen(path, rgb, fitting, count, (listed,))
+    return _chosen(path, rgb, seconds, fitting, count, time, (listed,))
 
 
-def _chosen(path: Path, rgb: Tensor, cameras: Sequence[Camera], count: int, files: tuple[Path, ...] = ()) -> Sources:
-    alpha = torch.ones(rgb.shape[1:3])
-    views = tuple(View(rgb[i], alpha, cameras[i]) for i in spread(cameras, count))
+def _chosen(
+    path: Path,
+    rgb: Tensor,
+    seconds: Tensor,
+    cameras: Sequence[Camera],
+    count: int,
+    time: float | None,
+    files: tuple[Path, ...] = (),
+) -> Sources:
+    alpha, first = torch.ones(rgb.shape[1:3]), None
+    if time is not None:
+        if time > float(seconds[-1]) + (float(seconds[-1]) - float(seconds[0])) / max(1, len(seconds) - 1):
+            raise InputError(
+                f"{path}: --time {time:g} is after its last frame at {float(seconds[-1]):.3g} s: give less"
+            )
+        first = int((seconds - time).abs().argmin())
+    chosen = spread(cameras, count, first)
+    views = tuple(View(rgb[i], alpha, cameras[i], 0.0 if time is None else float(seconds[i])) for i in chosen)
     return Sources(views, True, (path, *files))
 
 

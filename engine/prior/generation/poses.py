@@ -17,13 +17,13 @@ FRAMES = 24  # of a video, that are matched
 LEAST_POSED = 2
 
 
-def estimated(path: Path, longest: int) -> tuple[Tensor, list[Camera]]:
-    """Evenly spread frames [n, h, w, 3] whose cameras were found, and these cameras, of unknown scale.
+def estimated(path: Path, longest: int) -> tuple[Tensor, Tensor, list[Camera]]:
+    """Evenly spread frames [n, h, w, 3] whose cameras were found, their seconds [n], and the cameras, of unknown scale.
 
     Raises:
         InputError: the video cannot be read, pycolmap is absent, or cameras are found for fewer than two frames.
     """
-    rgb, _ = read_video(path, FRAMES, longest=longest)
+    rgb, seconds = read_video(path, FRAMES, longest=longest)
     try:
         import pycolmap  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -55,4 +55,4 @@ def estimated(path: Path, longest: int) -> tuple[Tensor, list[Camera]]:
         best.write_binary(sparse / "0")
         capture = read_capture(folder)
     kept = torch.tensor([int(picture.stem) for picture in capture.pictures])
-    return rgb[kept], list(capture.cameras)
+    return rgb[kept], seconds[kept], list(capture.cameras)

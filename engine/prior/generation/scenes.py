@@ -184,15 +184,18 @@ def _assembled(
 ) -> Gaussians:
     """Splats of each picture where those before it leave holes; then the prior's, farthest views first.
 
-    In normalised units; `limits` are how many splats the pictures may take, and how many all may.
+    In normalised units; `limits` are how many splats the pictures may take, and how many all may. Pictures taken at
+    another time than the first show things in other places: the prior alone makes use of them.
     """
+    together = [i for i, view in enumerate(views) if view.time == views[0].time]
     shown: list[Shown] = []
     left = limits[0]
     scene: Gaussians | None = None
-    for i, view in enumerate(views):
+    for n, i in enumerate(together):
+        view = views[i]
         z = _full_depth(view, known, groups, i, depth if i == 0 else None, unit)
         camera = replace(view.camera, world_to_camera=known.world_to_camera[0, i].double())
-        splats = picture_splats(view, z, left // (len(views) - i))
+        splats = picture_splats(view, z, left // (len(together) - n))
         splats = transform(splats, torch.linalg.inv(camera.world_to_camera))
         if scene is not None:
             splats = in_holes(scene, splats, camera, shown)

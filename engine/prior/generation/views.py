@@ -41,13 +41,14 @@ def low_clips(views: Sequence[View], size: tuple[int, int], unit: float) -> Clip
     planes, K = zip(*(resampled(view, size) for view in views), strict=True)
     coloured = torch.stack(planes)[None]
     poses = torch.stack([view.camera.world_to_camera for view in views])
+    times = torch.tensor([view.time for view in views], dtype=torch.float64)
     return Clips(
         rgb=coloured[:, :, :3].contiguous(),
         depth=torch.zeros(1, len(views), size[1], size[0]),
         alpha=coloured[:, :, 3].contiguous(),
         world_to_camera=joined_poses(poses[0], poses, unit)[None].float(),
         K=torch.stack(K)[None].float(),
-        times=torch.zeros(1, len(views)),
+        times=((times - times.min()) / (times.max() - times.min()).clamp(min=1e-9))[None].float(),
     )
 
 
@@ -55,7 +56,7 @@ def low_clips(views: Sequence[View], size: tuple[int, int], unit: float) -> Clip
 def imagine(
     known: Clips, poses: Tensor, K: Tensor, prior: Prior, steps: int, generator: torch.Generator
 ) -> list[Imagined]:
-    """The prior's views from other cameras, in groups as small as it was trained with.
+    """The prior's views from other cameras at the time of the first view, in groups as small as it was trained with.
 
     Args:
         known: one scene's.
@@ -91,12 +92,13 @@ def source_inverse(groups: Sequence[Imagined], view: int) -> Tensor:
 
 
 def _with_targets(known: Clips, poses: Tensor, K: Tensor) -> Clips:
-    """The known views, then empty ones."""
+    """The known views, then empty ones, at the time of the first."""
     empty = {
         name: tensor.new_zeros(1, len(poses), *tensor.shape[2:])
         for name, tensor in known.tensors().items()
-        if name not in ("world_to_camera", "K", "alpha")
+        if name not in ("world_to_camera", "K", "alpha", "times")
     }
-    targets = empty | {"world_to_camera": poses[None], "K": K[None]}
+    times = known.times[:, :1].expand(1, len(poses))
+    targets = empty | {"world_to_camera": poses[None], "K": K[None], "times": times}
     targets["alpha"] = known.alpha.new_ones(1, len(poses), *known.alpha.shape[2:])
     return Clips(**{name: torch.cat((tensor, targets[name]), 1) for name, tensor in known.tensors().items()})

@@ -259,9 +259,79 @@ def test_frames_of_a_video(film: Path, stage, run) -> None:
     run(film / "film.mkv", "--cameras", film / "cameras.json", "--views", 2, "--preview", "none")
 
 
+@pytest.fixture(scope="module")
+def passing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Callable[[float, float], torch.Tensor]]:
+    """A video of 9 seconds from one place, in which a red board goes by before a striped wall; and what paints it."""
+
+    def paint(second: float, eye: float) -> torch.Tensor:
+        x = (torch.arange(W) + 0.5 - W / 2) / FOCAL
+        y = (torch.arange(H) + 0.5 - H / 2) / FOCAL
+        wall = 0.5 + 0.3 * torch.sin(18 * (1.4 * x + eye))[None] * torch.sin(15 * 1.4 * y)[:, None]
+        board = ((x + eye - 0.06 * (second - 4)).abs() < 0.12)[None] & (y.abs() < 0.15)[:, None]
+        red = torch.tensor([0.9, 0.1, 0.1])
+        return torch.where(board[..., None], red, wall[..., None].expand(-1, -1, 3))
+
+    folder = tmp_path_factory.mktemp("passing")
+    with av.open(folder / "film.mkv", "w") as container:
+        stream = container.add_stream("ffv1", rate=1)
+        stream.width, stream.height, stream.pix_fmt = W, H, "bgr0"
+        for second in range(9):
+            frame = (paint(second, 0.0) * 255).round().byte().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    camera = Camera(torch.eye(4, dtype=torch.float64), FOCAL, FOCAL, W / 2, H / 2, W, H)
+    entry = {**dataclasses.asdict(camera), "world_to_camera": camera.world_to_camera.tolist()}
+    (folder / "cameras.json").write_text(json.dumps({"cameras": [entry] * 9}))
+    return folder, paint
+
+
+@pytest.mark.parametrize("second", [1.0, 6.2])
+def test_a_scene_is_that_of_the_time_asked_for(passing, second: float, tmp_path: Path) -> None:
+    folder, paint = passing
+    sources = read_sources(folder / "film.mkv", cameras=folder / "cameras.json", views=3, time=second)
+    times = [view.time for view in sources.views]
+    assert times[0] == round(second) and len(set(times)) == 3
+    z = torch.where(paint(round(second), 0.0)[..., 1] < 0.11, 1.0, 1.4)  # red is on the board alone
+    np.save(tmp_path / "depth.npy", z.numpy())
+    given = ["--cameras", folder / "cameras.json", "--depth", tmp_path / "depth.npy", "--time", second]
+    words = [folder / "film.mkv", "-o", tmp_path / "out.ply", "--preview", "none", "--path", "right", *given]
+    assert main(["generate", *map(str, words)]) == 0
+    scene, eye = load(tmp_path / "out.ply"), 0.05
+    pose = torch.eye(4, dtype=torch.float64)
+    pose[0, 3] = -eye
+    seen = render(scene, Camera(pose, FOCAL, FOCAL, W / 2, H / 2, W, H)).rgb
+    right, others = psnr(seen, paint(round(second), eye)), [psnr(seen, paint(s, eye)) for s in (0, 3, 5, 8)]
+    assert right > 20 and right > max(others) + 2
+
+
+def test_times_are_the_decoders(untrained: Path, passing) -> None:
+    """The prior is told when each view was taken, and that what it makes is wanted at the time of the first."""
+    from lyra.engine.prior.generation import views
+
+    folder, _ = passing
+    sources = read_sources(folder / "film.mkv", cameras=folder / "cameras.json", views=3, time=8)
+    assert [view.time for view in sources.views] == [8, 0, 4]
+    known = views.low_clips(sources.views, (16, 12), 1.0)
+    assert known.times.tolist() == [[1.0, 0.0, 0.5]]
+    prior = open_prior(str(untrained))
+    poses, K = torch.eye(4)[None].repeat(2, 1, 1), known.K[0, :1].repeat(2, 1, 1)
+    (made,) = views.imagine(known, poses, K, prior, 1, torch.Generator().manual_seed(0))
+    assert made.clips.times[0].tolist() == [*known.times[0].tolist(), 1.0, 1.0]
+
+
 def test_cameras_are_not_guessed_without_colmap(film: Path, monkeypatch: pytest.MonkeyPatch, refuses) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pycolmap", None)
     refuses("pip install 'lyra-gs[poses]'", film / "film.mkv")
+
+
+def test_times_that_a_video_does_not_have(film: Path, photo: Path, refuses) -> None:
+    given = film / "film.mkv", "--cameras", film / "cameras.json", "--time"
+    refuses("--time 9 is after its last frame at 4.8 s: give less", *given, 9)
+    refuses("--time -1 is out of range: give seconds from the first frame on", *given, -1)
+    refuses("--cameras, --still and --time are for videos", photo / "photo.png", "--time", 1)
+    refuses("has 0 frames in that span, 1 asked for", film / "film.mkv", "--still", "--time", 9)
+    still = read_sources(film / "film.mkv", still=True, time=4.8)
+    assert not torch.equal(still.views[0].rgb, read_sources(film / "film.mkv", still=True).views[0].rgb)
 
 
 @pytest.fixture
