@@ -32,7 +32,7 @@ def gaussian_scores(nets: Prior, trial: Trial, known: int | None, views: int, fo
         trial: the scenes; their views beyond the first `views` are those that the decoder never saw.
         known: how many views are given, the student making the others; None gives the decoder all true views.
         views: that the decoder sees.
-        folder: where the first scene's .ply files go; nowhere when None, and then their bytes are not told.
+        folder: where the first scene's .ply files go; nowhere when None, and then `bytes` are nan.
     """
     clips = trial.clips
     begun = time.perf_counter()
@@ -50,10 +50,11 @@ def gaussian_scores(nets: Prior, trial: Trial, known: int | None, views: int, fo
         splats = scores["psnr"].new_full((len(clips),), float(found["means"].shape[1]))
         scores |= {"splats": splats, "solid": (found["opacities"] > 0.5).float().sum(dim=1)}
         scores["seconds"] = torch.full_like(splats, seconds)
+        scores["bytes"] = torch.full_like(splats, torch.nan)
         if folder is not None:
             path = folder / f"{source.replace(', ', '-').replace(' ', '-')}-{kind}.ply"
             save(as_scene(found, 0), path)
-            scores["bytes"] = torch.full_like(splats, path.stat().st_size)
+            scores["bytes"][0] = path.stat().st_size
         rows[f"{source}, {kind}"] = scores
     return rows
 

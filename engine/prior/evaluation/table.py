@@ -45,7 +45,7 @@ def cell(scores: Scores, name: str) -> Cell:
     if name not in scores:
         return None
     if name in COUNTED:
-        return float(scores[name].double().mean())
+        return float(scores[name].double().nanmean())
     return ratio_of(scores[name], scores[f"true {name}"]) if name.endswith("energy") else mean_of(scores[name])
 
 

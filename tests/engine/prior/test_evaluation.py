@@ -16,6 +16,7 @@ from lyra.engine.errors import InputError
 from lyra.engine.formats.registry import load, save
 from lyra.engine.prior.clips import Clips, normalised
 from lyra.engine.prior.evaluation import bars, geometry
+from lyra.engine.prior.evaluation import scenes as batches
 from lyra.engine.prior.evaluation.baselines import averaged, copied, warped
 from lyra.engine.prior.evaluation.metrics import (
     LEAST_PIXELS,
@@ -269,7 +270,10 @@ def test_bars_are_met_or_missed() -> None:
     assert len(bars.view_bars(rows)) == 3
 
 
-def test_the_command_makes_all_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_all_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "BATCH", 3)  # so that there are two
     config, prior = tmp_path / "toy.yaml", tmp_path / "prior"
     config.write_text(TOY)
     options = read_options(config)
