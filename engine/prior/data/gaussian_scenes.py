@@ -12,7 +12,7 @@ from ....kernels.options import Options
 from ....kernels.rasterize import rasterize
 from ...errors import InputError
 from ...formats.format import Reading
-from ...formats.registry import about, load, recognise
+from ...formats.registry import about, load
 from ...scene.camera import Camera, look_at
 from ...scene.gaussians import Gaussians
 from ...scene.paths import UPS, Framing, eye_at, frame_scene
@@ -81,12 +81,12 @@ def open_scenes(path: Path, *, up: str = "y-", level: int = 0, device: torch.dev
         level: of detail, or the coarsest of scenes that have fewer.
 
     Raises:
-        InputError: there is no scene, one is damaged, or `up` is no such direction.
+        InputError: there is no scene, one is damaged beyond its header, or `up` is no such direction.
     """
     if up not in UPS:
         raise InputError(f"up {up!r} is unknown: give {', '.join(UPS)}")
     path = Path(path)
-    found = [path] if _is_scene(path) or not path.is_dir() else sorted(filter(_is_scene, path.iterdir()))
+    found = [path] if is_scene(path) or not path.is_dir() else sorted(filter(is_scene, path.iterdir()))
     if not found:
         raise InputError(f"{path}: holds no scene of Gaussians: give a folder with some")
     scenes = [load(file, Reading(level=min(level, about(file).levels - 1))) for file in found]
@@ -94,11 +94,12 @@ def open_scenes(path: Path, *, up: str = "y-", level: int = 0, device: torch.dev
     return GaussianScenes(tuple(scene.to(device) for scene in scenes), tuple(framings))
 
 
-def _is_scene(path: Path) -> bool:
-    if path.is_dir():
-        return any((path / name).is_file() for name in FOLDERS)
+def is_scene(path: Path) -> bool:
+    """Whether a path is a scene of Gaussians, as far as its header tells."""
+    if path.is_dir() and not any((path / name).is_file() for name in FOLDERS):
+        return False
     try:
-        recognise(path)
+        about(path)
     except InputError:
         return False
     return True

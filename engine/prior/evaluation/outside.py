@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from ...errors import InputError
-from ...formats.registry import about
 from ..clips import LEAST_ALPHA
 from ..data.captures import Captures
 from ..data.folders import LISTS, read_capture
-from ..data.gaussian_scenes import FOLDERS, open_scenes
+from ..data.gaussian_scenes import is_scene, open_scenes
 from ..data.mixture import Source
 from ..weights import Prior
 from .baselines import copied, regressed
@@ -41,7 +40,7 @@ def real_scenes(folder: Path, device: torch.device) -> dict[str, Callable[[], So
             inner.clear()
             found[Path(place).name] = lambda path=Path(place): Captures((read_capture(path),))
     for path in sorted((folder / "scenes").iterdir()) if (folder / "scenes").is_dir() else ():
-        if _is_scene(path):
+        if is_scene(path):
             found[path.name] = lambda path=path: open_scenes(path, level=COARSE, device=device)
     if not found:
         raise InputError(f"{folder}: holds no posed pictures in `data`, no scene in `scenes`: give a folder that does")
@@ -74,13 +73,3 @@ def outside_scores(nets: Prior, rivals: Rivals, trial: Trial, known: int, views:
     dense = next(scores for name, scores in drawn.items() if name.endswith("dense"))
     rows[SPLATS] = {name: dense[name] for name in ("psnr", "energy", "true energy", "absrel")} | {"solid": solid}
     return rows
-
-
-def _is_scene(path: Path) -> bool:
-    if path.is_dir() and not any((path / name).is_file() for name in FOLDERS):
-        return False
-    try:
-        about(path)
-    except InputError:
-        return False
-    return True

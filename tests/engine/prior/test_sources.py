@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -92,6 +93,7 @@ def ball_scenes(ball: Gaussians, tmp_path_factory: pytest.TempPathFactory) -> Ga
     folder = tmp_path_factory.mktemp("scenes")
     save(ball, folder / "ball.ply")
     (folder / "README.md").write_text("no scene")
+    np.savez(folder / "arrays.npz", values=np.zeros(3))  # begins as a bundled SOG does
     return open_scenes(folder)
 
 
