@@ -92,7 +92,7 @@ def shown(value: Cell) -> str:
             return "-"
         return _digits(value.mean) if math.isnan(value.half) else f"{_digits(value.mean)} ± {_digits(value.half)}"
     if isinstance(value, float):
-        return _digits(value)
+        return "-" if math.isnan(value) else _digits(value)
     return "-" if value is None else str(value)
 
 

@@ -298,7 +298,7 @@ def test_the_command_makes_all_tables(
         assert f"| {bar['name']} | {bar['wanted']} |" in page
     titles = [table["title"] for table in told["tables"]]
     assert [title.split(",")[0] for title in titles] == [*["New views"] * 4, titles[4], *["Gaussians"] * 2, "Ablations"]
-    assert "PSNR alone rewards blur" in page and "MS-SSIM needs 176 pixels" in page
+    assert "nan" not in page and "PSNR alone rewards blur" in page and "MS-SSIM needs 176 pixels" in page
     ablations = {row[0]: dict(zip(told["tables"][7]["columns"], row, strict=True)) for row in told["tables"][7]["rows"]}
     assert list(ablations) == ["toy", "reference", "no-rays"]
     assert ablations["no-rays"]["over reference"] == {"mean": 0.0, "half": 0.0, "count": 4}  # the same weights
