@@ -30,8 +30,17 @@ def generated(
 def decode(
     decoder: nn.Module, clips: Clips, time: Tensor, planes: Planes, *, fused: bool = True, use_rays: bool = True
 ) -> dict[str, Tensor]:
-    """Gaussians of views in normalised units at a time [b] of their scenes; as `as_gaussians` returns them."""
-    inputs = look(clips.rgb, clips.world_to_camera, clips.K, planes, fused=fused, use_rays=use_rays)
-    raw = decoder(*inputs, clips.times, time[:, None].expand_as(clips.times))
+    """Gaussians of views in normalised units at a time [b] of their scenes; as `as_gaussians` returns them.
+
+    With `fused` False, for the ablation, each view is decoded as if it were the only one.
+    """
+    looks = look(clips.rgb, clips.world_to_camera, clips.K, planes, fused=fused, use_rays=use_rays)
+    inputs = (*looks, clips.times, time[:, None].expand_as(clips.times))
+    if fused:
+        raw = decoder(*inputs)
+    else:
+        raw = decoder(*(tensor.flatten(0, 1)[:, None] for tensor in inputs)).view(
+            *clips.times.shape, -1, *clips.rgb.shape[-2:]
+        )
     found = as_gaussians(raw, clips.rgb, clips.world_to_camera, clips.K, planes)
     return found | {"opacities": found["opacities"] * clips.alpha.flatten(1)}

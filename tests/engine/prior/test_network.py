@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from lyra.engine.errors import InputError
+from lyra.engine.prior.clips import Clips
 from lyra.engine.prior.decoder import DecoderNetwork, as_gaussians, look
 from lyra.engine.prior.denoiser import DenoiserNetwork, Planes, denoise, make_condition
+from lyra.engine.prior.inference import decode
 from lyra.engine.prior.network import MultiViewTransformer, NetworkOptions
 from lyra.engine.prior.sampling import integrate, ode_step, sample
 from lyra.engine.prior.weights import load_network
@@ -142,6 +144,16 @@ def test_views_can_be_kept_from_looking_at_each_other() -> None:
     views = scene()
     _, _, colors, evidence = look(views["rgb"], views["poses"], views["K"], PLANES, fused=False)
     assert colors.abs().max() == 0 and evidence.abs().max() == 0
+    decoder = randomised(DecoderNetwork(SMALL, PLANES))
+    rgb, one = views["rgb"], torch.ones_like(views["rgb"][:, :, 0])
+    times = torch.zeros(rgb.shape[:2])
+    clips = Clips(rgb, one, one, views["poses"], views["K"], times)
+    other = dataclasses.replace(clips, rgb=torch.cat((rgb[:, :1], 1 - rgb[:, 1:]), 1))
+    pixels = rgb.shape[-1] * rgb.shape[-2]
+    for fused in (True, False):
+        found, changed = (decode(decoder, c, times[:, 0], PLANES, fused=fused) for c in (clips, other))
+        assert torch.equal(found["opacities"][:, :pixels], changed["opacities"][:, :pixels]) != fused
+        assert not torch.equal(found["opacities"][:, pixels:], changed["opacities"][:, pixels:])
 
 
 @pytest.mark.parametrize("kind", ["Denoiser", "GaussianDecoder"])
